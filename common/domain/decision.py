@@ -1,0 +1,24 @@
+"""What every decider takes and returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Generic, NamedTuple, TypeVar
+
+from common.messages import Message
+
+S = TypeVar("S")
+
+
+class Decision(NamedTuple, Generic[S]):
+    """The state after a command, and what there is to tell; no messages means that the command was ignored."""
+
+    state: S
+    messages: tuple[Message, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The business rules that an operator may set."""
+
+    payment_limit_cents: int = 500_00

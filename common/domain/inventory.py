@@ -1,0 +1,118 @@
+"""The Inventory service: it holds stock for orders and gives it back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Final
+
+from common.domain.decision import Decision, Rules
+from common.messages import (
+    InventoryRejected,
+    InventoryReleased,
+    InventoryReserved,
+    Message,
+    Reason,
+    ReleaseInventory,
+    ReserveInventory,
+)
+
+ANSWERS: Final[dict[type[Message], tuple[type[Message], ...]]] = {
+    ReserveInventory: (InventoryReserved, InventoryRejected),
+    ReleaseInventory: (InventoryReleased,),
+}
+
+
+class ReservationStatus(StrEnum):
+    """What became of an order's claim on the stock."""
+
+    RESERVED = "RESERVED"
+    REJECTED = "REJECTED"
+    RELEASED = "RELEASED"
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """The pieces of an item that nobody holds."""
+
+    item: str
+    available: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """An order's claim; a release that came before it leaves one without item and quantity (a tombstone)."""
+
+    order_id: str
+    status: ReservationStatus
+    item: str | None = None
+    quantity: int = 0
+    reason: Reason | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inventory:
+    """The part of the stock room that one command touches."""
+
+    stock: Stock | None = None
+    reservation: Reservation | None = None
+
+    @property
+    def status(self) -> str | None:
+        """The status of the reservation, if there is one."""
+        return self.reservation.status if self.reservation else None
+
+
+def decide(inventory: Inventory, command: ReserveInventory | ReleaseInventory, _: Rules) -> Decision[Inventory]:
+    """Reserve or release; a repeated command gets the stored answer again."""
+    match command:
+        case ReserveInventory():
+            return _reserve(inventory, command)
+        case ReleaseInventory():
+            return _release(inventory, command)
+
+
+def _reserve(inventory: Inventory, command: ReserveInventory) -> Decision[Inventory]:
+    reserved = InventoryReserved(
+        order_id=command.order_id, item=command.item, quantity=command.quantity, charge=command.charge
+    )
+    match inventory.reservation:
+        case Reservation(status=ReservationStatus.RESERVED):
+            return Decision(inventory, (reserved,))
+        case Reservation(reason=Reason() as reason):
+            return Decision(inventory, (InventoryRejected(order_id=command.order_id, reason=reason),))
+
+    stock = inventory.stock
+    if stock is None:
+        return _reject(inventory, command, Reason.UNKNOWN_ITEM)
+    if stock.available < command.quantity:
+        return _reject(inventory, command, Reason.OUT_OF_STOCK)
+    held = Inventory(
+        replace(stock, available=stock.available - command.quantity),
+        Reservation(command.order_id, ReservationStatus.RESERVED, command.item, command.quantity),
+    )
+    return Decision(held, (reserved,))
+
+
+def _reject(inventory: Inventory, command: ReserveInventory, reason: Reason) -> Decision[Inventory]:
+    rejected = Reservation(
+        command.order_id, ReservationStatus.REJECTED, command.item, command.quantity, reason
+    )
+    event = InventoryRejected(order_id=command.order_id, reason=reason)
+    return Decision(replace(inventory, reservation=rejected), (event,))
+
+
+def _release(inventory: Inventory, command: ReleaseInventory) -> Decision[Inventory]:
+    released = InventoryReleased(order_id=command.order_id, reason=command.reason)
+    match inventory:
+        case Inventory(reservation=None):
+            tombstone = Reservation(command.order_id, ReservationStatus.RELEASED, reason=command.reason)
+            return Decision(replace(inventory, reservation=tombstone), (released,))
+        case Inventory(Stock() as stock, Reservation(status=ReservationStatus.RESERVED) as held):
+            given_back = Inventory(
+                replace(stock, available=stock.available + held.quantity),
+                replace(held, status=ReservationStatus.RELEASED, reason=command.reason),
+            )
+            return Decision(given_back, (released,))
+        case _:
+            return Decision(inventory, (released,))

@@ -1,0 +1,195 @@
+"""CloudEvents 1.0 in Kafka's binary mode: the envelope is in the headers, the body is the message's JSON.
+
+A consumer decides by headers alone whether a record is its business, and parses no body that isn't. Ids are derived
+from their cause, so that a step that is executed again produces the same ids and the inbox removes them; they start
+with the order id, a time-ordered UUIDv7, since random ids make the inbox's index slow.
+
+Sources: CloudEvents 1.0.2, its Kafka protocol binding, its distributed-tracing extension; W3C Trace Context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from hashlib import blake2b
+from typing import Final, Protocol
+
+from pydantic import ValidationError
+
+from common.errors import UnreadableRecordError
+from common.messages import MESSAGES, Message
+
+Headers = tuple[tuple[str, bytes], ...]
+
+_CONTENT_TYPE: Final = "application/json"
+_SPEC_VERSION: Final = "1.0"
+_ID_BYTES: Final = 8
+
+
+class Record(Protocol):
+    """What the lab needs of a consumed record; aiokafka's `ConsumerRecord` fits as it is."""
+
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The context of a message: who says it, when, about what, and because of what."""
+
+    id: str
+    type: str
+    source: str
+    subject: str
+    time: str
+    """When it was decided: RFC 3339, UTC, microseconds."""
+    correlation_id: str
+    """The same for all messages of one saga: the order id."""
+    causation_id: str
+    """The id of the message that led to this one; for the first, the order id."""
+    traceparent: str
+    schema: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A record to be published: a row of the outbox."""
+
+    id: str
+    topic: str
+    partition: int
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """What the messages of one decision descend from."""
+
+    id: str
+    correlation_id: str
+    trace_id: str
+    partition: int
+
+
+def origin(order_id: str, partition: int) -> Cause:
+    """The cause of an order's first message: the request itself, whose id is the order's."""
+    return Cause(order_id, order_id, _trace_id(order_id), partition)
+
+
+def cause(envelope: Envelope, partition: int) -> Cause:
+    """The consumed message as the cause of what it leads to, on the same partition so that order holds."""
+    trace_id = envelope.traceparent[3:35] if len(envelope.traceparent) == 55 else _trace_id(envelope.correlation_id)
+    return Cause(envelope.id, envelope.correlation_id, trace_id, partition)
+
+
+def seal(message: Message, because: Cause, *, source: str, topic: str, index: int, now: datetime) -> Outgoing:
+    """Put a message into its envelope; `index` tells apart the messages of one decision."""
+    kind = type(message).__name__
+    digest = _digest(f"{because.id}/{source}/{index}", _ID_BYTES)
+    message_id = f"{message.order_id}-{digest}"
+    headers = {
+        "ce_specversion": _SPEC_VERSION,
+        "ce_id": message_id,
+        "ce_type": kind,
+        "ce_source": source,
+        "ce_subject": message.order_id,
+        "ce_time": timestamp(now),
+        "ce_dataschema": _schema(type(message)),
+        "ce_correlationid": because.correlation_id,
+        "ce_causationid": because.id,
+        "traceparent": f"00-{because.trace_id}-{digest}-01",
+        "content-type": _CONTENT_TYPE,
+    }
+    return Outgoing(
+        id=message_id,
+        topic=topic,
+        partition=because.partition,
+        key=message.order_id.encode(),
+        value=message.model_dump_json(exclude_none=True).encode(),
+        headers=tuple((name, value.encode()) for name, value in headers.items()),
+    )
+
+
+def open_envelope(record: Record) -> Envelope:
+    """Read a record's headers.
+
+    Raises:
+        UnreadableRecordError: a mandatory header is missing, or is not text.
+    """
+    headers = dict(record.headers)
+    try:
+        return Envelope(
+            id=headers["ce_id"].decode(),
+            type=headers["ce_type"].decode(),
+            source=headers["ce_source"].decode(),
+            subject=headers["ce_subject"].decode(),
+            time=headers["ce_time"].decode(),
+            correlation_id=headers["ce_correlationid"].decode(),
+            causation_id=headers["ce_causationid"].decode(),
+            traceparent=headers.get("traceparent", b"").decode(),
+            schema=headers.get("ce_dataschema", b"").decode(),
+        )
+    except (KeyError, UnicodeDecodeError, AttributeError) as error:
+        raise UnreadableRecordError(_at(record, f"bad or missing CloudEvents header: {error}")) from error
+
+
+def parse(record: Record, message_type: type[Message]) -> Message:
+    """Read a record's body as the message that its header promises.
+
+    Raises:
+        UnreadableRecordError: the body doesn't fit the type.
+    """
+    try:
+        return message_type.model_validate_json(record.value or b"")
+    except ValidationError as error:
+        problem = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, problem["loc"])) or "body"
+        raise UnreadableRecordError(_at(record, f"{where}: {problem['msg']}")) from error
+
+
+def read_message(record: Record) -> tuple[Envelope, Message]:
+    """Read a whole record of any type.
+
+    Raises:
+        UnreadableRecordError: it isn't one of the lab's messages.
+    """
+    envelope = open_envelope(record)
+    if envelope.type not in MESSAGES:
+        raise UnreadableRecordError(_at(record, f"unknown type {envelope.type!r}"))
+    return envelope, parse(record, MESSAGES[envelope.type])
+
+
+def timestamp(moment: datetime) -> str:
+    """A time as `ce_time` has it: RFC 3339, UTC, microseconds."""
+    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _schema(message_type: type[Message]) -> str:
+    return f"urn:saga-lab:{message_type.__name__}:{message_type.VERSION}"
+
+
+def _digest(text: str, size: int) -> str:
+    return blake2b(text.encode(), digest_size=size).hexdigest()
+
+
+def _trace_id(order_id: str) -> str:
+    """A UUID is as long as a trace id, so that an order can be looked up in a tracing tool by its own id."""
+    plain = order_id.replace("-", "")
+    return plain if len(plain) == 32 else _digest(order_id, 16)
+
+
+def _at(record: Record, problem: str) -> str:
+    return f"{record.topic}[{record.partition}]@{record.offset}: {problem}"

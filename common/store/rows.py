@@ -1,0 +1,121 @@
+"""Domain rows: frozen dataclasses on one side, a table derived from them on the other.
+
+A batch loads the rows that it touches in one query per table and writes the changed ones back in at most two
+statements, however many records it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields
+from enum import StrEnum
+from types import NoneType
+from typing import Any, Final, Generic, TypeVar, get_args, get_type_hints
+
+from sqlalchemy import JSON, BigInteger, Column, Connection, String, Table, bindparam, select
+from sqlalchemy.types import TypeEngine
+
+from common.store.schema import METADATA
+
+R = TypeVar("R")
+
+_STAMPS: Final = ("created_at", "updated_at")
+
+
+class RowTable(Generic[R]):
+    """The table of a dataclass: a column per field, the first being the primary key, and two time stamps."""
+
+    def __init__(self, row_type: type[R], name: str) -> None:
+        self.row_type = row_type
+        self.key, *rest = (field.name for field in fields(row_type))  # type: ignore[arg-type] # R is a dataclass
+        plain = {field: _without_none(hint) for field, hint in get_type_hints(row_type).items()}
+        self._revive = {field: _reviver(kind) for field, kind in plain.items() if kind not in {int, str}}
+        self.table = Table(
+            name,
+            METADATA,
+            Column(self.key, String, primary_key=True),
+            *(Column(field, _sql_type(plain[field])) for field in rest),
+            *(Column(stamp, String, nullable=False) for stamp in _STAMPS),
+        )
+
+    def row(self, stored: Mapping[str, Any]) -> R:
+        """Build the dataclass from a database row; text becomes the enumeration, a list the tuple, it stood for."""
+        values = {name: value for name, value in stored.items() if name not in _STAMPS}
+        for name, revive in self._revive.items():
+            if values[name] is not None:
+                values[name] = revive(values[name])
+        return self.row_type(**values)
+
+    def values(self, row: R) -> dict[str, Any]:
+        """The columns of a row, without its time stamps."""
+        return {field.name: getattr(row, field.name) for field in fields(row)}  # type: ignore[arg-type] # as above
+
+
+class LoadedRows(Generic[R]):
+    """The rows of one table that one batch touches."""
+
+    def __init__(self, table: RowTable[R]) -> None:
+        self._table = table
+        self._stored: dict[str, R] = {}
+        self._changed: dict[str, R] = {}
+
+    def load(self, transaction: Connection, keys: Iterable[str]) -> None:
+        """Load and lock the rows with these keys; a key without a row is no error."""
+        wanted = sorted(set(keys))
+        if not wanted:
+            return
+        table = self._table.table
+        # Locked in key order, so that two instances of a service can't block each other for good (PostgreSQL;
+        # SQLite's write transaction has locked the whole database already).
+        key = table.c[self._table.key]
+        query = select(table).where(key.in_(wanted)).order_by(key).with_for_update()
+        for stored in transaction.execute(query).mappings():
+            self._stored[stored[self._table.key]] = self._table.row(stored)
+
+    def get(self, key: str) -> R | None:
+        """The row as the batch has it so far."""
+        return self._changed.get(key) or self._stored.get(key)
+
+    def put(self, row: R) -> None:
+        """Keep a row to be written when the batch is saved."""
+        key = getattr(row, self._table.key)
+        if self.get(key) != row:
+            self._changed[key] = row
+
+    def save(self, transaction: Connection, at: str) -> None:
+        """Write what has changed."""
+        added = [key for key in self._changed if key not in self._stored]
+        updated = [key for key in self._changed if key in self._stored]
+        table = self._table.table
+        if added:
+            stamps = {"created_at": at, "updated_at": at}
+            transaction.execute(table.insert(), [self._table.values(self._changed[key]) | stamps for key in added])
+        if updated:
+            columns = {name: bindparam(name) for name in (*self._others(), "updated_at")}
+            change = table.update().where(table.c[self._table.key] == bindparam("which")).values(columns)
+            transaction.execute(change, [self._update(key, at) for key in updated])
+
+    def _others(self) -> list[str]:
+        return [column.name for column in self._table.table.c if column.name not in {self._table.key, *_STAMPS}]
+
+    def _update(self, key: str, at: str) -> dict[str, Any]:
+        values = self._table.values(self._changed[key])
+        return {"which": values.pop(self._table.key), **values, "updated_at": at}
+
+
+def _without_none(annotation: Any) -> Any:  # noqa: ANN401 - annotations have no common type
+    return next((member for member in get_args(annotation) if member is not NoneType), annotation) if (
+        NoneType in get_args(annotation)
+    ) else annotation
+
+
+def _reviver(kind: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - an annotation
+    return kind if isinstance(kind, type) and issubclass(kind, StrEnum) else tuple
+
+
+def _sql_type(kind: Any) -> TypeEngine[Any]:  # noqa: ANN401 - an annotation
+    if kind is int:
+        return BigInteger()
+    if isinstance(kind, type) and issubclass(kind, str):
+        return String()
+    return JSON()

@@ -1,0 +1,59 @@
+"""The tables, described once for every database that SQLAlchemy speaks to."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table
+
+METADATA: Final = MetaData()
+
+INBOX: Final = Table(
+    "inbox",
+    METADATA,
+    Column("message_id", String, primary_key=True),
+    Column("received_at", String, nullable=False),
+    # The ids are the table: without a separate rowid, one index is written in place of two.
+    sqlite_with_rowid=False,
+)
+"""The ids of the messages whose effect is in the database; what is here already is a duplicate."""
+
+OUTBOX: Final = Table(
+    "outbox",
+    METADATA,
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("message_id", String, nullable=False, unique=True),
+    Column("topic", String, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("key", LargeBinary, nullable=False),
+    Column("value", LargeBinary, nullable=False),
+    Column("headers", JSON, nullable=False),
+    # Numbers are never given twice, so a row that is forgotten late can't be mistaken for a newer one.
+    sqlite_autoincrement=True,
+)
+"""What is decided but perhaps not yet published; a row is deleted once the broker has acknowledged it."""
+
+HISTORY: Final = Table(
+    "history",
+    METADATA,
+    Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
+    Column("order_id", String, nullable=False),
+    Column("cause_id", String, nullable=False),
+    Column("from_status", String, nullable=False),
+    Column("to_status", String, nullable=False),
+    Column("at", String, nullable=False),
+    Index("history_by_order", "order_id"),
+)
+"""Every change of state, with the message that caused it and the time (RFC 3339, UTC)."""
+
+IDEMPOTENCY: Final = Table(
+    "idempotency",
+    METADATA,
+    Column("key", String, primary_key=True),
+    Column("fingerprint", String, nullable=False),
+    Column("order_id", String, nullable=False),
+)
+"""Which order an `Idempotency-Key` led to, and what was asked with it."""
+
+RUNTIME_TABLES: Final = (INBOX, OUTBOX, HISTORY)
+"""What every service has beside its domain rows."""

@@ -1,0 +1,186 @@
+"""Wirings as data: who reacts to which message, with which local command, and on which topic it is told.
+
+A wiring is a table of reactions per service. Subscriptions, groups and checks are all derived from it, so nothing
+can drift from what runs. `on` and `instead_of` are generic *functions*, not generic classes: a type checker then
+catches a handler that takes another message than the one it is declared for.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from common.annotations import returned_messages
+from common.domain.decision import Decision, Rules
+from common.errors import WiringError
+from common.messages import COMPENSATIONS, PIVOT, Message, PlaceOrder
+from common.store.repository import Storage
+
+S = TypeVar("S")
+M = TypeVar("M", bound=Message)
+
+
+@dataclass(frozen=True)
+class Domain(Generic[S]):
+    """What a service does: its decider, where its state lives, and everything that a command may lead to."""
+
+    name: str
+    decide: Callable[[S, Any, Rules], Decision[S]]
+    answers: Mapping[type[Message], tuple[type[Message], ...]]
+    storage: Storage[S]
+    origin: str = "NONE"
+    """The status that a row is said to come from when it is first written."""
+
+
+@dataclass(frozen=True)
+class Reaction:
+    """When `message` arrives, hand the command that `translate` makes of it to the domain."""
+
+    message: type[Message]
+    translate: Callable[[Any], Message]
+    command: type[Message]
+
+
+@dataclass(frozen=True)
+class Substitution:
+    """Tell another message instead of the one that the domain emits."""
+
+    message: type[Message]
+    translate: Callable[[Any], Message]
+    told: type[Message]
+
+
+def on(message: type[M], translate: Callable[[M], Message]) -> Reaction:
+    """React to `message` with the local command that the annotated function `translate` returns."""
+    return Reaction(message, translate, _returned(translate))
+
+
+def accept(command: type[M]) -> Reaction:
+    """Take `command` off the broker as it is."""
+    return Reaction(command, lambda message: message, command)
+
+
+def instead_of(message: type[M], translate: Callable[[M], Message]) -> Substitution:
+    """Where the domain emits `message`, tell what the annotated function `translate` returns."""
+    return Substitution(message, translate, _returned(translate))
+
+
+def _returned(function: Callable[[M], Message]) -> type[Message]:
+    first, *others = returned_messages(function)
+    if others:
+        message = f"{function.__qualname__} may return several messages; give each its own row."
+        raise WiringError(message)
+    return first
+
+
+@dataclass(frozen=True)
+class Wiring:
+    """One service's part in a mode.
+
+    Raises:
+        WiringError: two reactions to one message, or a reaction with a command that the domain doesn't know.
+    """
+
+    mode: str
+    domain: Domain[Any]
+    port: int
+    reactions: tuple[Reaction, ...]
+    topic_of: Callable[[type[Message]], str]
+    substitutions: tuple[Substitution, ...] = ()
+    reaction_to: Mapping[str, Reaction] = field(init=False)
+    told_instead: Mapping[type[Message], Substitution] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Check the table and derive the look-ups."""
+        self._refuse_duplicates(reaction.message for reaction in self.reactions)
+        self._refuse_duplicates(substitution.message for substitution in self.substitutions)
+        for reaction in self.reactions:
+            if reaction.command not in self.domain.answers:
+                message = f"{self} reacts to {_name(reaction.message)} with {_name(reaction.command)}, unknown to it."
+                raise WiringError(message)
+        object.__setattr__(self, "reaction_to", {_name(row.message): row for row in self.reactions})
+        object.__setattr__(self, "told_instead", {row.message: row for row in self.substitutions})
+
+    def __str__(self) -> str:
+        return f"{self.mode}/{self.name}"
+
+    @property
+    def name(self) -> str:
+        """The service's name, such as `inventory`."""
+        return self.domain.name
+
+    @property
+    def group(self) -> str:
+        """The consumer group that all instances of this service join."""
+        return f"{self.mode}.{self.name}"
+
+    @property
+    def subscriptions(self) -> frozenset[str]:
+        """The topics that hold what this service reacts to."""
+        return frozenset(self.topic_of(reaction.message) for reaction in self.reactions)
+
+    @property
+    def tells(self) -> frozenset[type[Message]]:
+        """Every message that this service may put on the broker."""
+        heard = {reaction.command for reaction in self.reactions}
+        asked = self.domain.answers.keys() & {PlaceOrder}
+        answers = {answer for command in heard | asked for answer in self.domain.answers[command]}
+        return frozenset(self.told(answer) for answer in answers)
+
+    def told(self, message: type[Message]) -> type[Message]:
+        """The type that goes out when the domain emits `message`."""
+        substitution = self.told_instead.get(message)
+        return substitution.told if substitution else message
+
+    def _refuse_duplicates(self, messages: Iterable[type[Message]]) -> None:
+        for message, count in Counter(messages).items():
+            if count > 1:
+                text = f"{self} has {count} rows for {_name(message)}; leave one."
+                raise WiringError(text)
+
+
+@dataclass(frozen=True)
+class Mode:
+    """A whole wiring mode: its services, and the messages that end the story because nobody need hear them.
+
+    Raises:
+        WiringError: a message that nobody hears, a reaction to what nobody tells, or a step without its undo.
+    """
+
+    name: str
+    services: tuple[Wiring, ...]
+    final: frozenset[type[Message]]
+
+    def __post_init__(self) -> None:
+        """Check the services against one another."""
+        told = {message: service for service in self.services for message in service.tells}
+        heard = {row.message: service for service in self.services for row in service.reactions}
+        for message in told.keys() - heard.keys() - self.final:
+            self._refuse(f"nobody hears the {_name(message)} that {told[message]} tells")
+        for message in heard.keys() - told.keys():
+            self._refuse(f"{heard[message]} reacts to {_name(message)}, which nobody tells")
+        commands = {row.command for service in self.services for row in service.reactions}
+        for command, undo in COMPENSATIONS.items():
+            if command in commands and command is not PIVOT and undo not in commands:
+                self._refuse(f"nothing ever undoes {_name(command)}: add a reaction with {_name(undo)}")
+
+    @property
+    def topics(self) -> frozenset[str]:
+        """Every topic that this mode writes or reads."""
+        told = {service.topic_of(message) for service in self.services for message in service.tells}
+        return frozenset(told.union(*(service.subscriptions for service in self.services)))
+
+    def service(self, name: str) -> Wiring:
+        """The service with that name; KeyError if there is none."""
+        return {service.name: service for service in self.services}[name]
+
+    def _refuse(self, fault: str) -> None:
+        message = f"{self.name}: {fault}."
+        raise WiringError(message)
+
+
+def _name(message: type[Message]) -> str:
+    return message.__name__
+
