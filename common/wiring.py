@@ -129,6 +129,11 @@ class Wiring:
         answers = {answer for command in heard | asked for answer in self.domain.answers[command]}
         return frozenset(self.told(answer) for answer in answers)
 
+    @property
+    def topics(self) -> frozenset[str]:
+        """The topics that this service writes or reads."""
+        return self.subscriptions | {self.topic_of(message) for message in self.tells}
+
     def told(self, message: type[Message]) -> type[Message]:
         """The type that goes out when the domain emits `message`."""
         substitution = self.told_instead.get(message)
@@ -169,8 +174,7 @@ class Mode:
     @property
     def topics(self) -> frozenset[str]:
         """Every topic that this mode writes or reads."""
-        told = {service.topic_of(message) for service in self.services for message in service.tells}
-        return frozenset(told.union(*(service.subscriptions for service in self.services)))
+        return frozenset().union(*(service.topics for service in self.services))
 
     def service(self, name: str) -> Wiring:
         """The service with that name; KeyError if there is none."""

@@ -1,0 +1,89 @@
+"""Publishing the outbox: in order per partition, acknowledged by the broker before it counts as sent."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Protocol
+
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaError
+
+from common.broker import producer_options
+from common.envelope import Outgoing
+from common.errors import BrokerError
+
+
+class Publisher(Protocol):
+    """Where a service's messages go; a lab may put another one between."""
+
+    async def start(self) -> None:
+        """Connect; BrokerError if the broker can't be reached."""
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        """Return once the broker has acknowledged all of them; BrokerError if some may not have arrived."""
+
+    async def stop(self) -> None:
+        """Disconnect; idempotent."""
+
+
+class KafkaPublisher:
+    """Publishes with aiokafka, a batch per partition.
+
+    Without the producer's idempotence (it hangs when the broker dies, aio-libs/aiokafka#1101): what is sent twice
+    has the same id, and the consumer's inbox removes it.
+    """
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._producer: AIOKafkaProducer | None = None
+
+    async def start(self) -> None:
+        """Connect; BrokerError if the broker can't be reached."""
+        producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap_servers, **producer_options())
+        try:
+            await producer.start()
+        except KafkaError as error:
+            await producer.stop()
+            message = f"Can't publish to {self._bootstrap_servers}: {error}"
+            raise BrokerError(message) from error
+        self._producer = producer
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        """Return once the broker has acknowledged all of them; BrokerError if some may not have arrived."""
+        by_partition: dict[tuple[str, int], list[Outgoing]] = defaultdict(list)
+        for record in records:
+            by_partition[record.topic, record.partition].append(record)
+        sending = (self._publish_partition(*where, batch) for where, batch in by_partition.items())
+        try:
+            await asyncio.gather(*sending)
+        except KafkaError as error:
+            message = f"{len(records)} records are not all acknowledged: {error!r}"
+            raise BrokerError(message) from error
+
+    async def stop(self) -> None:
+        """Disconnect; idempotent."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            await producer.stop()
+
+    async def _publish_partition(self, topic: str, partition: int, records: Sequence[Outgoing]) -> None:
+        if self._producer is None:
+            message = "The publisher is not started."
+            raise BrokerError(message)
+        waiting = list(reversed(records))
+        while waiting:
+            batch = self._producer.create_batch()
+            while waiting and self._fits(batch, waiting[-1]):
+                waiting.pop()
+            batch.close()
+            # One batch after the other: the next must not overtake one that is being retried.
+            await (await self._producer.send_batch(batch, topic, partition=partition))
+
+    @staticmethod
+    def _fits(batch: object, record: Outgoing) -> bool:
+        appended = batch.append(  # type: ignore[attr-defined] # aiokafka is untyped
+            key=record.key, value=record.value, timestamp=None, headers=list(record.headers)
+        )
+        return appended is not None
