@@ -86,6 +86,8 @@ class Runner:
         self, core: Core, link: BrokerLink, publisher: Publisher, clock: Callable[[], datetime] = lambda: datetime.now(UTC)
     ) -> None:
         self.core = core
+        self.consumed: dict[TopicPartition, int] = {}
+        """By partition: the offset up to which everything is consumed, and all that it led to is published."""
         self._link = link
         self._publisher = publisher
         self._clock = clock
@@ -253,7 +255,9 @@ class Runner:
         outgoing = await self._process(records)
         if outgoing is None or not await self._publish(outgoing):
             return  # Stopping: the offsets stay uncommitted, so all of this comes again, and the outbox has the rest.
-        await self._commit({where: part[-1].offset + 1 for where, part in mine.items()})
+        offsets = {where: part[-1].offset + 1 for where, part in mine.items()}
+        await self._commit(offsets)
+        self.consumed |= offsets
         self._progress.set()
         self._progress = asyncio.Event()
 
