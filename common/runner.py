@@ -88,7 +88,7 @@ class Runner:
         self.core = core
         self.consumed: dict[TopicPartition, int] = {}
         """By partition: the offset up to which everything is consumed, and all that it led to is published."""
-        self._link = link
+        self.link = link
         self._publisher = publisher
         self._clock = clock
         self._consumer: AIOKafkaConsumer | None = None
@@ -168,7 +168,7 @@ class Runner:
             command = work(transaction)
             if command is None:
                 return []
-            partition = partition_of(command.order_id.encode(), self._link.partitions)
+            partition = partition_of(command.order_id.encode(), self.link.partitions)
             return self.core.submit(transaction, command, partition, self._clock())
 
     async def _run(self) -> None:
@@ -196,7 +196,7 @@ class Runner:
                 return
 
     async def _connect_once(self) -> None:
-        link, wiring = self._link, self.core.wiring
+        link, wiring = self.link, self.core.wiring
         topics = [link.prefix + topic for topic in sorted(wiring.topics)]
         await ensure_topics(link.bootstrap_servers, topics, link.partitions)
         await self._publisher.start()
@@ -204,10 +204,10 @@ class Runner:
             bootstrap_servers=link.bootstrap_servers,
             group_id=link.prefix + wiring.group,
             client_id=str(wiring).replace("/", "."),
-            **consumer_options(link.fetch_max_wait_ms),
+            **consumer_options(fetch_max_wait_ms=link.fetch_max_wait_ms),
         )
         self._consumer.subscribe(
-            [link.prefix + topic for topic in wiring.subscriptions], listener=_Rebalancing(self.revoked, self.assigned)
+            [link.prefix + topic for topic in wiring.subscriptions], listener=_Rebalancing(self)
         )
         await self._consumer.start()
 
@@ -225,7 +225,7 @@ class Runner:
         """Wait for records; none when there are none, when the service is to stop, or when the broker is in trouble."""
         if self._consumer is None:
             return {}
-        polling = self._consumer.getmany(timeout_ms=_POLL_MS, max_records=self._link.max_poll_records)
+        polling = self._consumer.getmany(timeout_ms=_POLL_MS, max_records=self.link.max_poll_records)
         self._poll = asyncio.ensure_future(polling)
         try:
             return await self._poll
@@ -386,13 +386,14 @@ class Runner:
 class _Rebalancing(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
     """Passes aiokafka's calls on, under the names that it wants."""
 
-    def __init__(
-        self,
-        revoked: Callable[[frozenset[TopicPartition]], Coroutine[Any, Any, None]],
-        assigned: Callable[[frozenset[TopicPartition]], Coroutine[Any, Any, None]],
-    ) -> None:
-        self.on_partitions_revoked = revoked
-        self.on_partitions_assigned = assigned
+    def __init__(self, runner: Runner) -> None:
+        self._runner = runner
+
+    async def on_partitions_revoked(self, revoked: frozenset[TopicPartition]) -> None:
+        await self._runner.revoked(revoked)
+
+    async def on_partitions_assigned(self, assigned: frozenset[TopicPartition]) -> None:
+        await self._runner.assigned(assigned)
 
 
 def _backoff() -> Iterator[float]:

@@ -1,0 +1,77 @@
+"""The observer: an outsider that reads every record of every topic, as any Kafka client could.
+
+No hook inside a service stands in for it: what it shows has crossed the broker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import Any
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.errors import KafkaError
+
+from common.broker import consumer_options
+from common.errors import BrokerError
+
+_POLL_MS = 50
+
+
+class Observer:
+    """Reads the given topics from their beginning, without a consumer group.
+
+    Raises:
+        BrokerError: from `start`, if the broker can't be reached.
+    """
+
+    def __init__(self, bootstrap_servers: str, topics: Iterable[str], partitions: int, fetch_max_wait_ms: int) -> None:
+        self.records: list[Any] = []
+        """The records so far, in the order in which they were read."""
+        self._where = [TopicPartition(topic, partition) for topic in topics for partition in range(partitions)]
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=bootstrap_servers, **consumer_options(fetch_max_wait_ms=fetch_max_wait_ms)
+        )
+        self._read = {where: 0 for where in self._where}
+        self._task: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Connect and begin to read."""
+        try:
+            await self._consumer.start()
+            self._consumer.assign(self._where)
+            for where, offset in (await self._consumer.beginning_offsets(self._where)).items():
+                self._consumer.seek(where, offset)
+                self._read[where] = offset
+        except KafkaError as error:
+            await self._consumer.stop()
+            message = f"The observer can't read from the broker: {error}"
+            raise BrokerError(message) from error
+        self._task = asyncio.create_task(self._watch())
+
+    async def end_offsets(self) -> dict[TopicPartition, int]:
+        """How far each partition goes at this moment."""
+        ends: dict[TopicPartition, int] = await self._consumer.end_offsets(self._where)
+        return ends
+
+    def has_read(self, ends: dict[TopicPartition, int]) -> bool:
+        """Whether everything up to these offsets is in `records`; an error of the reading task is raised here."""
+        if self._task is not None and self._task.done():
+            self._task.result()
+        return all(self._read[where] >= offset for where, offset in ends.items())
+
+    async def stop(self) -> None:
+        """Stop reading and disconnect."""
+        if self._task is not None:
+            self._task.cancel()
+            with suppress(asyncio.CancelledError, KafkaError):
+                await self._task
+        await self._consumer.stop()
+
+    async def _watch(self) -> None:
+        while True:
+            got = await self._consumer.getmany(timeout_ms=_POLL_MS)
+            for where, records in got.items():
+                self.records += records
+                self._read[where] = records[-1].offset + 1

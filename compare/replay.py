@@ -1,0 +1,240 @@
+"""Replaying a scenario in one mode: the real services over a real broker, with an observer beside them.
+
+Everything but the wiring is the same for both modes: the orders with their ids, the stock, the rules, the settings,
+the broker, the observer, the process that they run in. Each replay has topics, groups and databases of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from decimal import Decimal
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from time import monotonic
+from typing import Final
+
+from aiokafka import TopicPartition
+from sqlalchemy import func, select
+from uuid_utils import uuid7
+
+from common.core import Core
+from common.domain.decision import Rules
+from common.domain.order import OrderStatus
+from common.envelope import Outgoing, timestamp
+from common.errors import LabError
+from common.messages import PlaceOrder
+from common.publisher import KafkaPublisher, Publisher
+from common.runner import BrokerLink, Runner
+from common.services import ORDERS, STOCK
+from common.store.database import Database
+from common.wiring import Mode, Wiring
+from compare.evidence import gather_evidence
+from compare.observer import Observer
+from compare.plan import WARM_UP_ITEM, PlacedOrder, Plan
+from compare.recording import Recording
+from compare.scenario import OrderSpec, Scenario
+
+_LONGEST_WAIT_S: Final = 0.1
+_SETTLE_POLL_S: Final = 0.005
+
+
+class RepeatingPublisher:
+    """Puts every record on the broker several times, as a producer does that misses acknowledgements."""
+
+    def __init__(self, publisher: Publisher, deliveries: int) -> None:
+        self._publisher = publisher
+        self._deliveries = deliveries
+
+    async def start(self) -> None:
+        """Connect."""
+        await self._publisher.start()
+
+    async def publish(self, records: Sequence[Outgoing]) -> None:
+        """Publish the records, and the same again."""
+        for _ in range(self._deliveries):
+            await self._publisher.publish(records)
+
+    async def stop(self) -> None:
+        """Disconnect."""
+        await self._publisher.stop()
+
+
+MakeTopics = Callable[[Sequence[str], int], Awaitable[None]]
+"""Creates topics with so many partitions each."""
+
+
+Advance = Callable[[int, int], None]
+"""Is told how many of how many orders have ended."""
+
+
+async def replay(
+    plan_: Plan, mode: Mode, link: BrokerLink, make_topics: MakeTopics, advance: Advance = lambda _ended, _total: None
+) -> Recording:
+    """Run a scenario's orders through one mode and return what happened.
+
+    Raises:
+        LabError: the services could not be started; what goes wrong later is in the recording as `unfinished`.
+    """
+    topics = sorted(link.prefix + topic for topic in mode.topics)
+    await make_topics(topics, link.partitions)
+    with TemporaryDirectory(prefix="saga-lab-") as folder:
+        async with _services(plan_, mode, link, Path(folder)) as runners, _observing(link, topics) as observer:
+            lab = _Lab(plan_, runners, observer, advance)
+            await lab.warm_up()
+            start = monotonic()
+            unfinished = await lab.run()
+            wall_s = monotonic() - start
+            cores = {name: runner.core for name, runner in runners.items()}
+            return gather_evidence(plan_, mode, cores, observer.records, link.prefix, unfinished, wall_s)
+
+
+@asynccontextmanager
+async def _services(plan_: Plan, mode: Mode, link: BrokerLink, folder: Path) -> AsyncIterator[dict[str, Runner]]:
+    async with AsyncExitStack() as stack:
+        runners = {}
+        for wiring in mode.services:
+            runner = _runner(plan_, wiring, link, folder)
+            stack.push_async_callback(runner.stop)
+            runner.start()
+            runners[wiring.name] = runner
+        await asyncio.gather(*(runner.ready() for runner in runners.values()))
+        yield runners
+
+
+def _runner(plan_: Plan, wiring: Wiring, link: BrokerLink, folder: Path) -> Runner:
+    tables = wiring.domain.storage.tables
+    database = Database(f"sqlite:///{folder / wiring.name}.db", tables)
+    if STOCK.table in tables:
+        _fill_stock(database, {**plan_.scenario.stock, WARM_UP_ITEM: 1})
+    publisher: Publisher = KafkaPublisher(link.bootstrap_servers)
+    if plan_.scenario.deliveries > 1:
+        publisher = RepeatingPublisher(publisher, plan_.scenario.deliveries)
+    return Runner(Core(wiring, plan_.rules, database, link.prefix), link, publisher)
+
+
+def _fill_stock(database: Database, stock: Mapping[str, int]) -> None:
+    stamp = timestamp(datetime.now(UTC))
+    rows = [
+        {"item": item, "available": pieces, "created_at": stamp, "updated_at": stamp} for item, pieces in stock.items()
+    ]
+    with database.write() as transaction:
+        transaction.execute(STOCK.table.insert(), rows)
+
+
+@asynccontextmanager
+async def _observing(link: BrokerLink, topics: Sequence[str]) -> AsyncIterator[Observer]:
+    observer = Observer(link.bootstrap_servers, topics, link.partitions, link.fetch_max_wait_ms)
+    await observer.start()
+    try:
+        yield observer
+    finally:
+        await observer.stop()
+
+
+class _Lab:
+    """Drives one replay: place the orders, wait for their ends, wait until nothing moves any more."""
+
+    def __init__(self, plan_: Plan, runners: Mapping[str, Runner], observer: Observer, advance: Advance) -> None:
+        self._plan = plan_
+        self._runners = runners
+        self._order = runners["order"]
+        self._observer = observer
+        self._advance = advance
+
+    async def run(self) -> str | None:
+        """Return why it ended before all was over, or None if it was."""
+        limit = float(self._plan.scenario.timeout)
+        try:
+            async with asyncio.timeout(limit):
+                await self._place_all()
+                await self._settle()
+        except TimeoutError:
+            ended, total = await self._ended(), len(self._plan.orders)
+            return f"after {limit:g} s, {ended} of {total} orders had ended and the broker was not quiet"
+        except LabError as error:
+            return str(error)
+        return None
+
+    async def warm_up(self) -> None:
+        """Send one order through every path, so that no scenario pays for connecting and for cold caches."""
+        async with asyncio.timeout(float(self._plan.scenario.timeout)):
+            await self._order.submit(lambda _: self._plan.warm_up)
+            await self._until_ended([self._plan.warm_up.order_id])
+            await self._settle()
+
+    async def _place_all(self) -> None:
+        at_once = sorted((order for order in self._plan.orders if order.spec.after is None), key=_due)
+        dependent = [order for order in self._plan.orders if order.spec.after is not None]
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._place_in_turn(at_once))
+            for order in dependent:
+                group.create_task(self._place_after(order))
+            group.create_task(self._until_ended([order.command.order_id for order in self._plan.orders]))
+
+    async def _place_in_turn(self, orders: Sequence[PlacedOrder]) -> None:
+        start = monotonic()
+        for order in orders:
+            # This is the scenario's own clock, not a wait for something to happen.
+            await asyncio.sleep(max(0.0, start + float(order.spec.at) - monotonic()))
+            await self._place(order)
+
+    async def _place_after(self, order: PlacedOrder) -> None:
+        first = [other.command.order_id for other in self._plan.orders if other.spec.name == order.spec.after]
+        await self._until_ended(first)
+        await asyncio.sleep(float(order.spec.at))
+        await self._place(order)
+
+    async def _place(self, order: PlacedOrder) -> None:
+        await self._order.submit(lambda _: order.command)
+
+    async def _until_ended(self, order_ids: Sequence[str]) -> None:
+        while (ended := await self._ended(order_ids)) < len(order_ids):
+            self._advance(ended, len(order_ids))
+            await self._order.progress(_LONGEST_WAIT_S)
+
+    async def _ended(self, order_ids: Sequence[str] | None = None) -> int:
+        ids = order_ids or [order.command.order_id for order in self._plan.orders]
+        return await self._order.in_thread(_count_ended, self._order.core.database, ids)
+
+    async def _settle(self) -> None:
+        """Wait until nothing moves any more.
+
+        That is: every service has consumed all there is and has nothing left to publish, and there is nothing new
+        since it was asked how much there is. No more can come then, since records only come from records.
+        """
+        while True:
+            ends = await self._observer.end_offsets()
+            if await self._quiet(ends) and await self._observer.end_offsets() == ends:
+                return
+            await self._order.progress(_SETTLE_POLL_S)
+
+    async def _quiet(self, ends: Mapping[TopicPartition, int]) -> bool:
+        if not self._observer.has_read(ends):
+            return False
+        for runner in self._runners.values():
+            heard = {runner.link.prefix + topic for topic in runner.core.wiring.subscriptions}
+            behind = any(
+                runner.consumed.get(where, 0) < end for where, end in ends.items() if where.topic in heard and end
+            )
+            if behind or await runner.in_thread(runner.core.backlog):
+                return False
+        return True
+
+
+def _due(order: PlacedOrder) -> tuple[Decimal, int]:
+    return order.spec.at, order.number
+
+
+def _count_ended(database: Database, order_ids: Sequence[str]) -> int:
+    orders = ORDERS.table
+    ended = (
+        select(func.count())
+        .select_from(orders)
+        .where(orders.c.order_id.in_(order_ids), orders.c.status != OrderStatus.PENDING)
+    )
+    with database.read() as connection:
+        return connection.scalar(ended) or 0

@@ -1,0 +1,180 @@
+"""Scenarios: which orders are placed on which stock, and what is expected of both modes alike."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from decimal import Decimal
+from enum import StrEnum
+from typing import Annotated, Any, Final
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
+
+from common.domain.order import OrderStatus
+from common.messages import Reason
+
+MAX_ORDERS: Final = 5_000
+"""Well below what the embedded broker holds per partition, even if every record is delivered several times."""
+
+
+class Ending(StrEnum):
+    """How an order may end."""
+
+    COMPLETED = OrderStatus.COMPLETED.value
+    FAILED = OrderStatus.FAILED.value
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def _exact(value: object) -> object:
+    """YAML's numbers come as int or Decimal; a float has lost its last digit already."""
+    if isinstance(value, float):
+        message = "give a price as an exact number, such as 199.99"
+        raise ValueError(message)  # noqa: TRY004 - pydantic turns ValueError into a validation error
+    return value
+
+
+def _whole(value: object) -> object:
+    if isinstance(value, bool):
+        message = "give a whole number"
+        raise ValueError(message)  # noqa: TRY004 - as above
+    return value
+
+
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Pieces = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=1_000_000)]
+Price = Annotated[Decimal, BeforeValidator(_exact), Field(gt=0, le=1_000_000, decimal_places=2)]
+
+
+class ExpectedOrder(_Model):
+    """What is expected of one order: how it ends, and if it fails, why."""
+
+    status: Ending
+    reason: Reason | None = None
+
+    @model_validator(mode="after")
+    def _reason_needs_failure(self) -> ExpectedOrder:
+        if self.reason is not None and self.status is not Ending.FAILED:
+            message = "only a FAILED order has a reason; leave `reason` out"
+            raise ValueError(message)
+        return self
+
+
+class ExpectedSplit(_Model):
+    """What is expected of orders of which it can't be said which will win: how many end how."""
+
+    completed: Pieces = 0
+    failed: Pieces = 0
+    reason: Reason | None = None
+    """Why those that fail do."""
+
+
+def _bare_status(value: object) -> object:
+    """A bare status is short for `{status: ...}`."""
+    return {"status": value} if isinstance(value, str) else value
+
+
+def _which(value: object) -> str:
+    split = isinstance(value, ExpectedSplit) or (isinstance(value, dict) and not {"completed", "failed"}.isdisjoint(value))
+    return "split" if split else "each"
+
+
+Expectation = Annotated[
+    Annotated[Annotated[ExpectedOrder, BeforeValidator(_bare_status)], Tag("each")] | Annotated[ExpectedSplit, Tag("split")],
+    Discriminator(_which),
+]
+
+
+class OrderSpec(_Model):
+    """One order, or `count` orders alike."""
+
+    name: Name | None = None
+    """By which later orders can refer to it."""
+    customer: Name = "customer"
+    item: Name
+    quantity: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10_000)] = 1
+    price: Price
+    """Of one piece."""
+    count: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MAX_ORDERS)] = 1
+    at: Annotated[Decimal, Field(ge=0, le=60)] = Decimal(0)
+    """When it is placed: seconds after the start, or after the end of the orders named by `after`."""
+    after: Name | None = None
+    expect: Expectation
+
+    @property
+    def price_cents(self) -> int:
+        """The price of one piece in cents."""
+        return int(self.price * 100)
+
+    @model_validator(mode="after")
+    def _split_covers_all(self) -> OrderSpec:
+        if isinstance(self.expect, ExpectedSplit) and self.expect.completed + self.expect.failed != self.count:
+            message = (
+                f"expect.completed + expect.failed must be the {self.count} orders of `count`, "
+                f"not {self.expect.completed + self.expect.failed}"
+            )
+            raise ValueError(message)
+        return self
+
+
+class ExpectedEnd(_Model):
+    """What is expected when all is over."""
+
+    stock: Mapping[Name, Pieces] = {}
+    """Pieces of each item that nobody holds."""
+
+
+class Scenario(_Model):
+    """A scenario, as its YAML file has it."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,59}$")]
+    description: Annotated[str, Field(min_length=1), AfterValidator(str.strip)]
+    stock: Mapping[Name, Pieces] = {}
+    """Pieces of each item to begin with; an item that isn't here is unknown."""
+    orders: Annotated[tuple[OrderSpec, ...], Field(min_length=1)]
+    expect: ExpectedEnd = ExpectedEnd()
+    deliveries: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=5)] = 1
+    """How many times every record is put on the broker; more than once tests that effects happen once."""
+    timeout: Annotated[Decimal, Field(gt=0, le=600)] = Decimal(30)
+    """Seconds within which all must be over, or the verdict is `unknown`."""
+
+    @model_validator(mode="after")
+    def _names_fit(self) -> Scenario:
+        for name, count in Counter(spec.name for spec in self.orders if spec.name).items():
+            if count > 1:
+                message = f"{count} orders are named {name!r}; give each its own name"
+                raise ValueError(message)
+        known: set[str] = set()
+        for index, spec in enumerate(self.orders):
+            if spec.after is not None and spec.after not in known:
+                message = f"orders.{index}.after: no earlier order is named {spec.after!r}"
+                raise ValueError(message)
+            known |= {spec.name} if spec.name else set()
+        for item in self.expect.stock:
+            if item not in self.stock:
+                message = f"expect.stock.{item}: `stock` has no such item to begin with"
+                raise ValueError(message)
+        if self.total_orders > MAX_ORDERS:
+            message = f"{self.total_orders} orders are too many for one scenario; {MAX_ORDERS} at most"
+            raise ValueError(message)
+        return self
+
+    @property
+    def total_orders(self) -> int:
+        """How many orders are placed."""
+        return sum(spec.count for spec in self.orders)
+
+    def document(self) -> dict[str, Any]:
+        """The scenario as plain data, for reports."""
+        return self.model_dump(mode="json", exclude_none=True)

@@ -1,0 +1,169 @@
+"""Reading scenario files: built in by name, or the user's own by path; errors name file, line, field and mend."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from decimal import Decimal, InvalidOperation
+from difflib import get_close_matches
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from common.errors import ConfigurationError
+from compare.scenario import ExpectedEnd, ExpectedOrder, ExpectedSplit, OrderSpec, Scenario
+
+_BUILT_IN: Final = files("compare") / "scenarios"
+_SUFFIXES: Final = (".yaml", ".yml")
+
+
+class ScenarioError(ConfigurationError):
+    """A scenario can't be found, or its file can't be used."""
+
+
+def built_in_scenarios() -> list[Scenario]:
+    """All that the lab ships with, in the order in which they are best read."""
+    scenarios = (_load(file, file.name) for file in _BUILT_IN.iterdir() if file.name.endswith(_SUFFIXES))
+    return sorted(scenarios, key=lambda scenario: (scenario.total_orders, scenario.deliveries, scenario.name))
+
+
+def find_scenario(name_or_path: str) -> Scenario:
+    """The built-in scenario of that name, or the one in that file.
+
+    Raises:
+        ScenarioError: there is neither, or the file isn't a valid scenario.
+    """
+    if name_or_path.endswith(_SUFFIXES) or "/" in name_or_path:
+        path = Path(name_or_path)
+        if not path.is_file():
+            message = f"{path}: no such scenario file."
+            raise ScenarioError(message)
+        return _load(path, str(path))
+    built_in = _BUILT_IN / f"{name_or_path}.yaml"
+    if built_in.is_file():
+        return _load(built_in, built_in.name)
+    names = sorted(Path(file.name).stem for file in _BUILT_IN.iterdir())
+    close = get_close_matches(name_or_path, names, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"the built-in ones are {', '.join(names)}."
+    message = f"No scenario is named {name_or_path!r}; {hint} For a file of your own, give its path (*.yaml)."
+    raise ScenarioError(message)
+
+
+def _load(file: Traversable | Path, shown_as: str) -> Scenario:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        message = f"{shown_as}: can't be read as UTF-8 text: {error}"
+        raise ScenarioError(message) from error
+    try:
+        node = yaml.compose(text, Loader=_ExactLoader)
+        data = yaml.load(text, Loader=_ExactLoader)  # noqa: S506 - _ExactLoader is a SafeLoader
+    except yaml.YAMLError as error:
+        raise ScenarioError(_yaml_fault(shown_as, error)) from error
+    if not isinstance(data, dict):
+        message = f"{shown_as}: a scenario is a mapping with `description`, `stock` and `orders`."
+        raise ScenarioError(message)
+    data.setdefault("name", re.sub(r"[^a-z0-9._-]+", "-", Path(file.name).stem.lower()).strip("-._") or "scenario")
+    try:
+        return Scenario.model_validate(data)
+    except ValidationError as error:
+        faults = "\n".join(_faults(shown_as, node, error.errors(include_url=False)))
+        raise ScenarioError(faults) from error
+
+
+def _yaml_fault(shown_as: str, error: yaml.YAMLError) -> str:
+    mark = getattr(error, "problem_mark", None)
+    line = f":{mark.line + 1}" if mark else ""
+    return f"{shown_as}{line}: not valid YAML: {getattr(error, 'problem', None) or error}."
+
+
+def _faults(shown_as: str, root: yaml.Node | None, errors: Iterable[ErrorDetails]) -> Iterator[str]:
+    errors = list(errors)
+    for error in errors:
+        # A list whose members are faulty is also said to be too short; the members' own faults say more.
+        if error["type"] == "too_short" and any(_within(other, error) for other in errors):
+            continue
+        path = [part for part in error["loc"] if part not in {"each", "split"}]
+        line = _line(root, path)
+        where = ".".join(map(str, path)) or "scenario"
+        yield f"{shown_as}:{line}: {where}: {_mend(error, path)}"
+
+
+def _within(inner: ErrorDetails, outer: ErrorDetails) -> bool:
+    depth = len(outer["loc"])
+    return len(inner["loc"]) > depth and inner["loc"][:depth] == outer["loc"]
+
+
+def _mend(error: ErrorDetails, path: list[int | str]) -> str:
+    if error["type"] == "missing":
+        return "is missing; add it"
+    if error["type"] == "extra_forbidden":
+        close = get_close_matches(str(path[-1]), _fields(path[:-1]), n=1)
+        return f"unknown field; did you mean `{close[0]}`?" if close else (
+            f"unknown field; there are {', '.join(_fields(path[:-1]))}"
+        )
+    shown = error["input"] if isinstance(error["input"], Decimal) else repr(error["input"])
+    given = "" if error["type"] == "value_error" else f" (it is {shown})"
+    return error["msg"].removeprefix("Value error, ") + given
+
+
+def _fields(path: list[int | str]) -> list[str]:
+    """The fields that a mapping at this place may have."""
+    models: Mapping[tuple[str, ...], tuple[type[BaseModel], ...]] = {
+        (): (Scenario,),
+        ("orders",): (OrderSpec,),
+        ("orders", "expect"): (ExpectedOrder, ExpectedSplit),
+        ("expect",): (ExpectedEnd,),
+    }
+    plain = tuple(part for part in path if isinstance(part, str))
+    return [field for model in models.get(plain, ()) for field in model.model_fields]
+
+
+def _line(root: yaml.Node | None, path: list[int | str]) -> int:
+    """The line, from 1, of the value at this path, or of the nearest thing around it that exists."""
+    node, line = root, 1
+    for part in path:
+        child = _child(node, part)
+        if child is None:
+            break
+        node, line = child
+    return line
+
+
+def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node, int] | None:
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == part:
+                return value, key.start_mark.line + 1
+    if isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+        return node.value[part], node.value[part].start_mark.line + 1
+    return None
+
+
+class _ExactLoader(yaml.SafeLoader):
+    """Safe YAML whose decimal numbers stay exact, and whose keys must not be given twice."""
+
+    def construct_exact(self, node: yaml.ScalarNode) -> Decimal:
+        text = str(self.construct_scalar(node))
+        try:
+            return Decimal(text.replace("_", ""))
+        except InvalidOperation:
+            problem = f"{text} is no finite number"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the base's signature
+        seen = set()
+        for key, _ in node.value:
+            if key.value in seen:
+                problem = f"the key {key.value!r} is given twice"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return super().construct_mapping(node, deep)
+
+
+_ExactLoader.add_constructor("tag:yaml.org,2002:float", _ExactLoader.construct_exact)
