@@ -7,7 +7,7 @@ the broker, the observer, the process that they run in. Each replay has topics, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -63,24 +63,19 @@ class RepeatingPublisher:
         await self._publisher.stop()
 
 
-MakeTopics = Callable[[Sequence[str], int], Awaitable[None]]
-"""Creates topics with so many partitions each."""
-
-
 Advance = Callable[[int, int], None]
 """Is told how many of how many orders have ended."""
 
 
 async def replay(
-    plan_: Plan, mode: Mode, link: BrokerLink, make_topics: MakeTopics, advance: Advance = lambda _ended, _total: None
+    plan_: Plan, mode: Mode, link: BrokerLink, advance: Advance = lambda _ended, _total: None
 ) -> Recording:
-    """Run a scenario's orders through one mode and return what happened.
+    """Run a scenario's orders through one mode, on topics that exist, and return what happened.
 
     Raises:
         LabError: the services could not be started; what goes wrong later is in the recording as `unfinished`.
     """
     topics = sorted(link.prefix + topic for topic in mode.topics)
-    await make_topics(topics, link.partitions)
     with TemporaryDirectory(prefix="saga-lab-") as folder:
         async with _services(plan_, mode, link, Path(folder)) as runners, _observing(link, topics) as observer:
             lab = _Lab(plan_, runners, observer, advance)

@@ -1,0 +1,238 @@
+"""The command line of the comparison."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from common import __version__
+from common.errors import ConfigurationError, LabError
+from common.settings import Settings, describe_settings, load_settings
+from compare.checks import Verdict, verdict_of
+from compare.lab import EMBEDDED, MODES, Lab, open_broker
+from compare.report import Report
+from compare.result import ResultDocument, ScenarioResult, setup
+from compare.scenario import Scenario
+from compare.scenario_files import built_in_scenarios, find_scenario
+
+USAGE_ERROR: Final = 64
+"""EX_USAGE of sysexits.h: the command, or a scenario file, can't be used as given."""
+INTERRUPTED: Final = 130
+EXIT_CODES: Final = {Verdict.VALID: 0, Verdict.INVALID: 1, Verdict.UNKNOWN: 2}
+
+_EPILOG: Final = """\
+exit codes: 0 valid, 1 invalid (an expectation or an invariant was broken), 2 unknown (it timed out or could not be
+judged), 64 usage, 130 interrupted.
+
+"""
+_BROKER: Final = re.compile(r"^(\[[0-9a-fA-F:]+\]|[^\s:,\[\]]+):\d{1,5}(,(\[[0-9a-fA-F:]+\]|[^\s:,\[\]]+):\d{1,5})*$")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        self.exit(USAGE_ERROR, f"{self.prog}: {message}\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    arguments = _parser().parse_args(argv)
+    try:
+        code: int = arguments.do(arguments)
+    except ConfigurationError as error:
+        print(error, file=sys.stderr)
+        return USAGE_ERROR
+    except LabError as error:
+        print(f"Could not be judged: {error}", file=sys.stderr)
+        return EXIT_CODES[Verdict.UNKNOWN]
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader, such as `head`, has seen enough; Python must not complain when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_CODES[Verdict.UNKNOWN]
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="python -m compare",
+        description="Replay the same orders through the orchestrated and the choreographed wiring, side by side.",
+        epilog=_EPILOG + describe_settings(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"saga-lab {__version__}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_run(commands)
+    listing = commands.add_parser("list", help="list the built-in scenarios")
+    listing.set_defaults(do=_list)
+    show = commands.add_parser("show", help="describe a scenario: its orders and what is expected of them")
+    show.add_argument("scenario", metavar="SCENARIO", help="a built-in scenario's name, or a scenario file (*.yaml)")
+    show.set_defaults(do=_show)
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    run = commands.add_parser(
+        "run",
+        help="replay scenarios in both modes and compare",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    run.add_argument(
+        "scenarios",
+        nargs="*",
+        metavar="SCENARIO",
+        help="a built-in scenario's name, or a scenario file (*.yaml); all built-in ones if none is given",
+    )
+    run.add_argument(
+        "--broker",
+        metavar=f"{EMBEDDED}|HOST:PORT[,...]",
+        type=_broker,
+        help="the broker to use (default: KAFKA_BOOTSTRAP_SERVERS, else embedded)",
+    )
+    run.add_argument("--mode", choices=["both", *MODES], default="both", help="replay in one mode only")
+    run.add_argument("--order", metavar="N", type=_positive, help="of several orders, show the trace of the Nth")
+    run.add_argument("--json", metavar="FILE", help="write everything as JSON to FILE, or to standard output for -")
+    run.add_argument("--verbose", action="store_true", help="show the bodies of records, and every check")
+    run.set_defaults(do=_run)
+
+
+def _broker(text: str) -> str:
+    if text != EMBEDDED and not _BROKER.match(text):
+        message = f"{text!r} is neither `{EMBEDDED}` nor HOST:PORT[,HOST:PORT...]"
+        raise argparse.ArgumentTypeError(message)
+    return text
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        message = f"{text!r} is no order's number; they count from 1"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    settings = load_settings()
+    names: list[str] = arguments.scenarios
+    scenarios = [find_scenario(name) for name in names] or built_in_scenarios()
+    _check_order(arguments.order, scenarios)
+    modes = list(MODES) if arguments.mode == "both" else [arguments.mode]
+    broker = arguments.broker or settings.kafka_bootstrap_servers or EMBEDDED
+    to_stdout = arguments.json == "-"
+    # With the document on standard output, people read the report on the other channel.
+    console = Console(stderr=to_stdout, highlight=False)
+    report = Report(console, verbose=arguments.verbose)
+    document = asyncio.run(_replay_all(scenarios, modes, broker, settings, report, arguments.order))
+    if len(document.scenarios) > 1:
+        report.overview(document)
+    if arguments.json is not None:
+        _write_json(document, arguments.json)
+    return EXIT_CODES[document.verdict]
+
+
+def _check_order(number: int | None, scenarios: Sequence[Scenario]) -> None:
+    if number is not None and not any(scenario.total_orders >= number for scenario in scenarios):
+        most = max(scenario.total_orders for scenario in scenarios)
+        message = f"--order {number}: there are only {most} orders."
+        raise ConfigurationError(message)
+
+
+async def _replay_all(
+    scenarios: Sequence[Scenario],
+    modes: Sequence[str],
+    address: str,
+    settings: Settings,
+    report: Report,
+    number: int | None,
+) -> ResultDocument:
+    results: list[ScenarioResult] = []
+    with _progress() as progress:
+        task = progress.add_task("starting")
+
+        def told(scenario: str, mode: str, ended: int, total: int) -> None:
+            progress.update(task, description=f"{scenario}, {mode}", completed=ended, total=total)
+
+        async with open_broker(address, settings) as broker:
+            lab = Lab(broker, settings, modes, told)
+            for scenario in scenarios:
+                result = await lab.replay(scenario)
+                results.append(result)
+                progress.stop()
+                report.scenario(result, number if number is not None and number <= scenario.total_orders else None)
+                progress.start()
+    return ResultDocument(
+        setup=setup(broker.name, settings.topic_partitions, broker.fetch_max_wait_ms, settings.rules.payment_limit_cents),
+        verdict=verdict_of(result.verdict for result in results),
+        scenarios=tuple(results),
+    )
+
+
+def _progress() -> Progress:
+    """A bar on standard error, where it is not in the way of the report; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _write_json(document: ResultDocument, target: str) -> None:
+    text = document.model_dump_json(indent=2) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    try:
+        Path(target).write_text(text, encoding="utf-8")
+    except OSError as error:
+        message = f"--json {target}: can't be written: {error.strerror}."
+        raise ConfigurationError(message) from error
+
+
+def _list(_: argparse.Namespace) -> int:
+    table = Table(box=None, pad_edge=False)
+    table.add_column("scenario", no_wrap=True)
+    table.add_column("orders", justify="right")
+    table.add_column("what happens")
+    for scenario in built_in_scenarios():
+        table.add_row(scenario.name, str(scenario.total_orders), " ".join(scenario.description.split()))
+    Console(highlight=False).print(table)
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    scenario = find_scenario(arguments.scenario)
+    console = Console(highlight=False)
+    console.print(f"{scenario.name}: {' '.join(scenario.description.split())}")
+    console.print("stock: " + (", ".join(f"{pieces} {item}" for item, pieces in scenario.stock.items()) or "none"))
+    table = Table("orders", "customer", "item", "quantity", "price", "when", "expected", box=None, pad_edge=False)
+    for spec in scenario.orders:
+        when = f"{spec.at} s" + (f" after {spec.after}" if spec.after else "")
+        expected = ", ".join(f"{key} {value}" for key, value in spec.expect.model_dump(exclude_none=True).items())
+        cells = (spec.count, spec.customer, spec.item, spec.quantity, spec.price, when, expected)
+        table.add_row(*map(str, cells))
+    console.print(table)
+    expected_stock = ", ".join(f"{pieces} {item}" for item, pieces in scenario.expect.stock.items())
+    console.print(f"stock expected in the end: {expected_stock or 'conserved'}")
+    if scenario.deliveries > 1:
+        console.print(f"every record is delivered {scenario.deliveries} times")
+    return 0

@@ -1,0 +1,99 @@
+"""One run of the lab: a broker, and every scenario in every mode on it, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from uuid_utils import uuid7
+
+import choreographed
+import orchestrated
+from common.broker import delete_topics, ensure_topics
+from common.embedded import embedded_broker
+from common.runner import BrokerLink
+from common.settings import Settings
+from common.wiring import Mode
+from compare.plan import Plan, plan
+from compare.recording import Recording
+from compare.replay import replay
+from compare.result import ScenarioResult, scenario_result
+from compare.scenario import Scenario
+
+EMBEDDED: Final = "embedded"
+MODES: Final = {mode.name: mode for mode in (orchestrated.MODE, choreographed.MODE)}
+
+_EMBEDDED_FETCH_MS: Final = 2
+"""The embedded broker holds an empty fetch for the whole time, so this is what an idle hop waits at most."""
+
+Told = Callable[[str, str, int, int], None]
+"""Is told the scenario, the mode, and how many of how many orders have ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Broker:
+    """A broker that replays can use, and how topics come and go on it."""
+
+    name: str
+    bootstrap_servers: str
+    fetch_max_wait_ms: int
+    make_topics: Callable[[Sequence[str], int], Awaitable[None]]
+    drop_topics: Callable[[Sequence[str]], Awaitable[None]]
+
+
+@asynccontextmanager
+async def open_broker(address: str, settings: Settings) -> AsyncIterator[Broker]:
+    """The embedded broker, or the one at `address`.
+
+    Raises:
+        BrokerError: the embedded broker can't be started; another one is first reached when topics are made.
+    """
+    if address != EMBEDDED:
+        make = partial(ensure_topics, address)
+        yield Broker(address, address, settings.fetch_max_wait_ms, make, partial(delete_topics, address))
+        return
+    async with embedded_broker() as broker:
+        yield Broker(EMBEDDED, broker.bootstrap, _EMBEDDED_FETCH_MS, broker.create_topics, _keep)
+
+
+async def _keep(_: Sequence[str]) -> None:
+    """The embedded broker can't drop topics; it forgets them when it ends, a moment later."""
+
+
+class Lab:
+    """Replays scenarios on one broker; every replay has topics and groups of its own there."""
+
+    def __init__(self, broker: Broker, settings: Settings, modes: Iterable[str], told: Told) -> None:
+        self._broker = broker
+        self._settings = settings
+        self._modes = [MODES[name] for name in modes]
+        self._told = told
+        self._run_id = f"saga-lab-{str(uuid7())[:13]}"
+
+    async def replay(self, scenario: Scenario) -> ScenarioResult:
+        """Replay a scenario in each mode, with the same orders under the same ids, and judge it.
+
+        Raises:
+            BrokerError: the broker can't be used.
+        """
+        same = plan(scenario, self._settings.rules)
+        return scenario_result(scenario, [await self._replay(same, mode) for mode in self._modes])
+
+    async def _replay(self, same: Plan, mode: Mode) -> Recording:
+        name = same.scenario.name
+        link = BrokerLink(
+            bootstrap_servers=self._broker.bootstrap_servers,
+            partitions=self._settings.topic_partitions,
+            fetch_max_wait_ms=self._broker.fetch_max_wait_ms,
+            max_poll_records=self._settings.max_poll_records,
+            prefix=f"{self._run_id}.{name}.{mode.name}.",
+        )
+        topics = sorted(link.prefix + topic for topic in mode.topics)
+        try:
+            await self._broker.make_topics(topics, link.partitions)
+            return await replay(same, mode, link, partial(self._told, name, mode.name))
+        finally:
+            await self._broker.drop_topics(topics)
