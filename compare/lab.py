@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequen
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Final
 
 from uuid_utils import uuid7
@@ -71,7 +72,8 @@ class Lab:
         self._settings = settings
         self._modes = [MODES[name] for name in modes]
         self._told = told
-        self._run_id = f"saga-lab-{str(uuid7())[:13]}"
+        self._run_id = f"saga-lab-{uuid7()}"
+        self._replays = count(1)
 
     async def replay(self, scenario: Scenario) -> ScenarioResult:
         """Replay a scenario in each mode, with the same orders under the same ids, and judge it.
@@ -89,7 +91,7 @@ class Lab:
             partitions=self._settings.topic_partitions,
             fetch_max_wait_ms=self._broker.fetch_max_wait_ms,
             max_poll_records=self._settings.max_poll_records,
-            prefix=f"{self._run_id}.{name}.{mode.name}.",
+            prefix=f"{self._run_id}.{next(self._replays)}.{mode.name}.",
         )
         topics = sorted(link.prefix + topic for topic in mode.topics)
         try:

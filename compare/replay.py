@@ -7,7 +7,7 @@ the broker, the observer, the process that they run in. Each replay has topics, 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -79,9 +79,9 @@ async def replay(
     with TemporaryDirectory(prefix="saga-lab-") as folder:
         async with _services(plan_, mode, link, Path(folder)) as runners, _observing(link, topics) as observer:
             lab = _Lab(plan_, runners, observer, advance)
-            await lab.warm_up()
+            unfinished = await lab.finish(lab.warm_up)
             start = monotonic()
-            unfinished = await lab.run()
+            unfinished = unfinished or await lab.finish(lab.place_all)
             wall_s = monotonic() - start
             cores = {name: runner.core for name, runner in runners.items()}
             return gather_evidence(plan_, mode, cores, observer.records, link.prefix, unfinished, wall_s)
@@ -102,7 +102,8 @@ async def _services(plan_: Plan, mode: Mode, link: BrokerLink, folder: Path) -> 
 
 def _runner(plan_: Plan, wiring: Wiring, link: BrokerLink, folder: Path) -> Runner:
     tables = wiring.domain.storage.tables
-    database = Database(f"sqlite:///{folder / wiring.name}.db", tables)
+    # The folder goes with the replay, so its databases need not survive a power cut; they do survive a crash.
+    database = Database(f"sqlite:///{folder / wiring.name}.db", tables, synchronous="NORMAL")
     if STOCK.table in tables:
         _fill_stock(database, {**plan_.scenario.stock, WARM_UP_ITEM: 1})
     publisher: Publisher = KafkaPublisher(link.bootstrap_servers)
@@ -140,28 +141,26 @@ class _Lab:
         self._observer = observer
         self._advance = advance
 
-    async def run(self) -> str | None:
-        """Return why it ended before all was over, or None if it was."""
+    async def finish(self, work: Callable[[], Awaitable[None]]) -> str | None:
+        """Do the work and wait until nothing moves any more; return why that was not reached, or None if it was."""
         limit = float(self._plan.scenario.timeout)
         try:
             async with asyncio.timeout(limit):
-                await self._place_all()
+                await work()
                 await self._settle()
         except TimeoutError:
             ended, total = await self._ended(), len(self._plan.orders)
-            return f"after {limit:g} s, {ended} of {total} orders had ended and the broker was not quiet"
+            return f"after {limit:g} s, {ended} of {total} orders had ended and the services were still at work"
         except LabError as error:
             return str(error)
         return None
 
     async def warm_up(self) -> None:
         """Send one order through every path, so that no scenario pays for connecting and for cold caches."""
-        async with asyncio.timeout(float(self._plan.scenario.timeout)):
-            await self._order.submit(lambda _: self._plan.warm_up)
-            await self._until_ended([self._plan.warm_up.order_id])
-            await self._settle()
+        await self._order.submit(lambda _: self._plan.warm_up)
 
-    async def _place_all(self) -> None:
+    async def place_all(self) -> None:
+        """Place the orders when they are due, and wait for their ends."""
         at_once = sorted((order for order in self._plan.orders if order.spec.after is None), key=_due)
         dependent = [order for order in self._plan.orders if order.spec.after is not None]
         async with asyncio.TaskGroup() as group:

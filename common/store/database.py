@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from functools import partial
+from typing import Any, Final, Literal
 
 from sqlalchemy import Connection, Table, create_engine, event
 from sqlalchemy.engine import Engine
 
 from common.store.schema import METADATA, RUNTIME_TABLES
+
+Synchronous = Literal["FULL", "NORMAL"]
 
 _BUSY_TIMEOUT_MS: Final = 10_000
 
@@ -17,13 +20,15 @@ _BUSY_TIMEOUT_MS: Final = 10_000
 class Database:
     """A database that one service owns, and no other service reads.
 
-    `url` is an SQLAlchemy URL, such as `sqlite:///data/order.db`.
+    `url` is an SQLAlchemy URL, such as `sqlite:///data/order.db`. `synchronous` is SQLite's: with FULL a commit
+    survives a power cut; with NORMAL it survives the death of the process, which is all that a database that
+    goes with its run can need.
     """
 
-    def __init__(self, url: str, tables: Iterable[Table]) -> None:
+    def __init__(self, url: str, tables: Iterable[Table], *, synchronous: Synchronous = "FULL") -> None:
         self.engine: Engine = create_engine(url)
         if self.engine.dialect.name == "sqlite":
-            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "connect", partial(_prepare_sqlite, synchronous))
             event.listen(self.engine, "begin", _begin_sqlite)
         # Idempotent: an instance that starts beside another finds the tables there.
         METADATA.create_all(self.engine, tables=[*RUNTIME_TABLES, *tables])
@@ -45,14 +50,13 @@ class Database:
         self.engine.dispose()
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection is untyped
+def _prepare_sqlite(synchronous: Synchronous, connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection is untyped
     # The driver must not begin transactions by itself: it would begin them deferred, see _begin_sqlite.
     connection.isolation_level = None
     for pragma in (
         f"busy_timeout = {_BUSY_TIMEOUT_MS}",
         "journal_mode = WAL",
-        # With NORMAL a power cut could take back a commit whose messages are on the broker already.
-        "synchronous = FULL",
+        f"synchronous = {synchronous}",
     ):
         connection.execute(f"PRAGMA {pragma}")
 

@@ -1,18 +1,27 @@
-"""Inbox, outbox and history: what makes an effect happen exactly once over deliveries that happen at least once.
+"""Inbox, outbox and history: what makes an effect happen exactly once over deliveries at least once.
 
-Sources: Pat Helland, "Life beyond Distributed Transactions" (2007); Chris Richardson, "Transactional outbox" and
-"Idempotent consumer" (microservices.io).
+Sources: Pat Helland, "Life beyond Distributed Transactions" (2007); Chris Richardson, "Transactional outbox"
+and "Idempotent consumer" (microservices.io).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Collection, Sequence
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, select
 
 from common.envelope import Outgoing
 from common.store.schema import HISTORY, INBOX, OUTBOX
+
+# Built once: for small batches, building a statement would cost as much as running it.
+_KNOWN: Final = select(INBOX.c.message_id).where(
+    INBOX.c.message_id.in_(bindparam("message_ids", expanding=True))
+)
+_RECEIVE: Final = INBOX.insert()
+_KEEP: Final = OUTBOX.insert()
+_FORGET: Final = delete(OUTBOX).where(OUTBOX.c.message_id.in_(bindparam("sent", expanding=True)))
+_WRITE_DOWN: Final = HISTORY.insert()
 
 
 class Change(NamedTuple):
@@ -27,11 +36,11 @@ class Change(NamedTuple):
 
 def first_seen(transaction: Connection, message_ids: Sequence[str], at: str) -> set[str]:
     """Enter the ids into the inbox and return those that were not in it."""
-    known = set(transaction.scalars(select(INBOX.c.message_id).where(INBOX.c.message_id.in_(message_ids))))
+    known = set(transaction.scalars(_KNOWN, {"message_ids": message_ids}))
     new = dict.fromkeys(message_id for message_id in message_ids if message_id not in known)
     if new:
         rows = [{"message_id": message_id, "received_at": at} for message_id in new]
-        transaction.execute(INBOX.insert(), rows)
+        transaction.execute(_RECEIVE, rows)
     return set(new)
 
 
@@ -39,7 +48,7 @@ def add_to_outbox(transaction: Connection, outgoing: Sequence[Outgoing]) -> None
     """Keep records until the broker has acknowledged them."""
     if outgoing:
         transaction.execute(
-            OUTBOX.insert(),
+            _KEEP,
             [
                 {
                     "message_id": record.id,
@@ -55,7 +64,7 @@ def add_to_outbox(transaction: Connection, outgoing: Sequence[Outgoing]) -> None
 
 
 def unsent(transaction: Connection, partitions: Sequence[int]) -> list[Outgoing]:
-    """What an earlier run, or an earlier owner of these partitions, may have left unpublished, oldest first."""
+    """What an earlier run, or owner of these partitions, may have left unpublished, oldest first."""
     query = select(OUTBOX).where(OUTBOX.c.partition.in_(partitions)).order_by(OUTBOX.c.sequence)
     return [
         Outgoing(
@@ -70,11 +79,10 @@ def unsent(transaction: Connection, partitions: Sequence[int]) -> list[Outgoing]
     ]
 
 
-def forget_sent(transaction: Connection, message_ids: Sequence[str]) -> None:
+def forget_sent(transaction: Connection, message_ids: Collection[str]) -> None:
     """Drop what the broker has acknowledged."""
     if message_ids:
-        statement = delete(OUTBOX).where(OUTBOX.c.message_id == bindparam("sent"))
-        transaction.execute(statement, [{"sent": message_id} for message_id in message_ids])
+        transaction.execute(_FORGET, {"sent": list(message_ids)})
 
 
 def backlog(transaction: Connection) -> int:
@@ -85,7 +93,7 @@ def backlog(transaction: Connection) -> int:
 def add_history(transaction: Connection, changes: Sequence[Change]) -> None:
     """Write down what changed and why."""
     if changes:
-        transaction.execute(HISTORY.insert(), [change._asdict() for change in changes])
+        transaction.execute(_WRITE_DOWN, [change._asdict() for change in changes])
 
 
 def history(transaction: Connection, order_id: str | None = None) -> list[Change]:

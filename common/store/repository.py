@@ -35,9 +35,11 @@ class Storage(Protocol[S]):
     """A service's domain tables, and the way to open a repository over them for one batch."""
 
     @property
-    def tables(self) -> tuple[Table, ...]: ...
+    def tables(self) -> tuple[Table, ...]:
+        """The tables of the domain's rows."""
 
-    def open(self) -> Repository[S]: ...
+    def open(self) -> Repository[S]:
+        """A repository for one batch."""
 
 
 class RowPerOrder(Generic[R]):

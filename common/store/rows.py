@@ -12,7 +12,17 @@ from enum import StrEnum
 from types import NoneType
 from typing import Any, Final, Generic, TypeVar, get_args, get_type_hints
 
-from sqlalchemy import JSON, BigInteger, Column, Connection, String, Table, bindparam, select
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    BindParameter,
+    Column,
+    Connection,
+    String,
+    Table,
+    bindparam,
+    select,
+)
 from sqlalchemy.types import TypeEngine
 
 from common.store.schema import METADATA
@@ -37,9 +47,18 @@ class RowTable(Generic[R]):
             *(Column(field, _sql_type(plain[field])) for field in rest),
             *(Column(stamp, String, nullable=False) for stamp in _STAMPS),
         )
+        # The statements are built once: for small batches, building them would cost as much as running them.
+        key = self.table.c[self.key]
+        # Locked in key order, so that two instances of a service can't block each other for good (PostgreSQL;
+        # SQLite's write transaction has locked the whole database already).
+        wanted = key.in_(bindparam("wanted", expanding=True))
+        self.load = select(self.table).where(wanted).order_by(key).with_for_update()
+        self.add = self.table.insert()
+        changed: dict[str, BindParameter[Any]] = {name: bindparam(name) for name in (*rest, "updated_at")}
+        self.change = self.table.update().where(key == bindparam("which")).values(changed)
 
     def row(self, stored: Mapping[str, Any]) -> R:
-        """Build the dataclass from a database row; text becomes the enumeration, a list the tuple, it stood for."""
+        """Build the dataclass from a database row; text becomes the enumeration it was, a list a tuple."""
         values = {name: value for name, value in stored.items() if name not in _STAMPS}
         for name, revive in self._revive.items():
             if values[name] is not None:
@@ -64,13 +83,9 @@ class LoadedRows(Generic[R]):
         wanted = sorted(set(keys))
         if not wanted:
             return
-        table = self._table.table
-        # Locked in key order, so that two instances of a service can't block each other for good (PostgreSQL;
-        # SQLite's write transaction has locked the whole database already).
-        key = table.c[self._table.key]
-        query = select(table).where(key.in_(wanted)).order_by(key).with_for_update()
-        for stored in transaction.execute(query).mappings():
-            self._stored[stored[self._table.key]] = self._table.row(stored)
+        for stored in transaction.execute(self._table.load, {"wanted": wanted}):
+            row = self._table.row(stored._asdict())
+            self._stored[getattr(row, self._table.key)] = row
 
     def get(self, key: str) -> R | None:
         """The row as the batch has it so far."""
@@ -86,17 +101,12 @@ class LoadedRows(Generic[R]):
         """Write what has changed."""
         added = [key for key in self._changed if key not in self._stored]
         updated = [key for key in self._changed if key in self._stored]
-        table = self._table.table
         if added:
             stamps = {"created_at": at, "updated_at": at}
-            transaction.execute(table.insert(), [self._table.values(self._changed[key]) | stamps for key in added])
+            rows = [self._table.values(self._changed[key]) | stamps for key in added]
+            transaction.execute(self._table.add, rows)
         if updated:
-            columns = {name: bindparam(name) for name in (*self._others(), "updated_at")}
-            change = table.update().where(table.c[self._table.key] == bindparam("which")).values(columns)
-            transaction.execute(change, [self._update(key, at) for key in updated])
-
-    def _others(self) -> list[str]:
-        return [column.name for column in self._table.table.c if column.name not in {self._table.key, *_STAMPS}]
+            transaction.execute(self._table.change, [self._update(key, at) for key in updated])
 
     def _update(self, key: str, at: str) -> dict[str, Any]:
         values = self._table.values(self._changed[key])
@@ -104,9 +114,8 @@ class LoadedRows(Generic[R]):
 
 
 def _without_none(annotation: Any) -> Any:  # noqa: ANN401 - annotations have no common type
-    return next((member for member in get_args(annotation) if member is not NoneType), annotation) if (
-        NoneType in get_args(annotation)
-    ) else annotation
+    members = get_args(annotation)
+    return next(one for one in members if one is not NoneType) if NoneType in members else annotation
 
 
 def _reviver(kind: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - an annotation
