@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
@@ -16,7 +16,9 @@ from aiokafka.errors import KafkaError
 from common.broker import consumer_options
 from common.errors import BrokerError
 
-_POLL_MS = 50
+_FETCH_MAX_WAIT_MS: Final = 20
+"""The observer may be late, for the records bear their times; asking more often would slow down the observed."""
+_POLL_MS: Final = 100
 
 
 class Observer:
@@ -26,12 +28,12 @@ class Observer:
         BrokerError: from `start`, if the broker can't be reached.
     """
 
-    def __init__(self, bootstrap_servers: str, topics: Iterable[str], partitions: int, fetch_max_wait_ms: int) -> None:
+    def __init__(self, bootstrap_servers: str, topics: Iterable[str], partitions: int) -> None:
         self.records: list[Any] = []
         """The records so far, in the order in which they were read."""
         self._where = [TopicPartition(topic, partition) for topic in topics for partition in range(partitions)]
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap_servers, **consumer_options(fetch_max_wait_ms=fetch_max_wait_ms)
+            bootstrap_servers=bootstrap_servers, **consumer_options(fetch_max_wait_ms=_FETCH_MAX_WAIT_MS)
         )
         self._read = {where: 0 for where in self._where}
         self._task: asyncio.Task[None] | None = None

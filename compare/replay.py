@@ -123,7 +123,7 @@ def _fill_stock(database: Database, stock: Mapping[str, int]) -> None:
 
 @asynccontextmanager
 async def _observing(link: BrokerLink, topics: Sequence[str]) -> AsyncIterator[Observer]:
-    observer = Observer(link.bootstrap_servers, topics, link.partitions, link.fetch_max_wait_ms)
+    observer = Observer(link.bootstrap_servers, topics, link.partitions)
     await observer.start()
     try:
         yield observer

@@ -55,8 +55,8 @@ def _prepare_sqlite(synchronous: Synchronous, connection: Any, _record: object) 
     connection.isolation_level = None
     for pragma in (
         f"busy_timeout = {_BUSY_TIMEOUT_MS}",
-        "journal_mode = WAL",
         f"synchronous = {synchronous}",
+        "journal_mode = WAL",
     ):
         connection.execute(f"PRAGMA {pragma}")
 
