@@ -1,7 +1,7 @@
 """The judge: invariants that no mode may break, and the scenario's own expectations.
 
-A verdict has three values, as in Jepsen's and Maelstrom's checkers: a replay that ran out of time is `unknown`, never
-a pass, unless something is broken whatever would have come later.
+A verdict has three values, as in Jepsen's and Maelstrom's checkers: a replay that ran out of time is
+`unknown`, never a pass, unless something is broken whatever would have come later.
 """
 
 from __future__ import annotations
@@ -131,13 +131,17 @@ def _completed_means_paid_and_held(case: _Case) -> Iterator[str]:
         has = (order.amount_cents, order.quantity_held)
         paid = order.payment == PaymentStatus.CHARGED
         if order.status == OrderStatus.COMPLETED and (not paid or has != due):
-            yield f"{_name(order)} is COMPLETED; payment {order.payment} of {has[0]} cents, {has[1]} held; due {due}"
+            yield (
+                f"{_name(order)} is COMPLETED, due {due[0]} cents and {due[1]} pieces; "
+                f"payment {order.payment} of {has[0]} cents, {has[1]} held"
+            )
 
 
 def _failed_holds_nothing(case: _Case) -> Iterator[str]:
     for order in case.recording.orders:
-        if order.status == OrderStatus.FAILED and (order.quantity_held or order.payment == PaymentStatus.CHARGED):
-            yield f"{_name(order)} is FAILED, but {order.quantity_held} are held and its payment is {order.payment}"
+        charged = order.payment == PaymentStatus.CHARGED
+        if order.status == OrderStatus.FAILED and (order.quantity_held or charged):
+            yield f"{_name(order)} is FAILED, but {order.quantity_held} held and payment {order.payment}"
 
 
 def _charged_means_completed(case: _Case) -> Iterator[str]:
@@ -168,7 +172,11 @@ def _undone_in_reverse(case: _Case) -> Iterator[str]:
 def _told_as_stored(case: _Case) -> Iterator[str]:
     told = {OrderStatus.COMPLETED: "OrderCompleted", OrderStatus.FAILED: "OrderFailed"}
     for order in case.recording.orders:
-        ends = [record.type for record in case.by_order[order.order_id] if record.type in ENDS and not record.duplicate]
+        ends = [
+            record.type
+            for record in case.by_order[order.order_id]
+            if record.type in ENDS and not record.duplicate
+        ]
         expected = [told[OrderStatus(order.status)]] if order.status in told else []
         if ends != expected:
             yield f"{_name(order)} is {order.status}, but the broker has {ends or 'no end of it'}"
@@ -184,14 +192,14 @@ def _one_partition(case: _Case) -> Iterator[str]:
     for order in case.recording.orders:
         partitions = {record.partition for record in case.by_order[order.order_id]}
         if len(partitions) > 1:
-            yield f"{_name(order)} is on partitions {sorted(partitions)}: its records could overtake each other"
+            yield f"{_name(order)} is on partitions {sorted(partitions)}: records could overtake each other"
 
 
 def _caused(case: _Case) -> Iterator[str]:
     for order in case.recording.orders:
         for record in case.by_order[order.order_id]:
             if record.cause is None and record.causation_id != order.order_id:
-                yield f"{_name(order)}: {record.type} was caused by {record.causation_id}, which nobody has seen"
+                yield f"{_name(order)}: {record.type} comes from {record.causation_id}, which nobody has seen"
 
 
 def _all_readable(case: _Case) -> Iterator[str]:

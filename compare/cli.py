@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import logging
 import os
 import re
@@ -12,8 +13,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
+from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 from common import __version__
@@ -31,12 +40,16 @@ USAGE_ERROR: Final = 64
 INTERRUPTED: Final = 130
 EXIT_CODES: Final = {Verdict.VALID: 0, Verdict.INVALID: 1, Verdict.UNKNOWN: 2}
 
+_SCHEMAS: Final[dict[str, type[BaseModel]]] = {"result": ResultDocument, "scenario": Scenario}
+
 _EPILOG: Final = """\
-exit codes: 0 valid, 1 invalid (an expectation or an invariant was broken), 2 unknown (it timed out or could not be
-judged), 64 usage, 130 interrupted.
+exit codes: 0 valid, 1 invalid (an expectation or an invariant was broken), 2 unknown (it timed out or could
+not be judged), 64 usage, 130 interrupted.
 
 """
-_BROKER: Final = re.compile(r"^(\[[0-9a-fA-F:]+\]|[^\s:,\[\]]+):\d{1,5}(,(\[[0-9a-fA-F:]+\]|[^\s:,\[\]]+):\d{1,5})*$")
+_BROKER: Final = re.compile(
+    r"^(\[[0-9a-fA-F:]+\]|[^\s:,\[\]]+):\d{1,5}(,(\[[0-9a-fA-F:]+\]|[^\s:,\[\]]+):\d{1,5})*$"
+)
 
 
 class _Parser(argparse.ArgumentParser):
@@ -70,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="python -m compare",
-        description="Replay the same orders through the orchestrated and the choreographed wiring, side by side.",
+        description="Replay the same orders, orchestrated and choreographed, and show them side by side.",
         epilog=_EPILOG + describe_settings(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -80,12 +93,19 @@ def _parser() -> argparse.ArgumentParser:
     listing = commands.add_parser("list", help="list the built-in scenarios")
     listing.set_defaults(do=_list)
     show = commands.add_parser("show", help="describe a scenario: its orders and what is expected of them")
-    show.add_argument("scenario", metavar="SCENARIO", help="a built-in scenario's name, or a scenario file (*.yaml)")
+    show.add_argument(
+        "scenario", metavar="SCENARIO", help="a built-in scenario's name, or a scenario file (*.yaml)"
+    )
     show.set_defaults(do=_show)
+    schema = commands.add_parser(
+        "schema", help="print a JSON Schema: of the result document, or of scenario files"
+    )
+    schema.add_argument("of", choices=list(_SCHEMAS), nargs="?", default="result")
+    schema.set_defaults(do=_schema)
     return parser
 
 
-def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
     run = commands.add_parser(
         "run",
         help="replay scenarios in both modes and compare",
@@ -105,8 +125,12 @@ def _add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="the broker to use (default: KAFKA_BOOTSTRAP_SERVERS, else embedded)",
     )
     run.add_argument("--mode", choices=["both", *MODES], default="both", help="replay in one mode only")
-    run.add_argument("--order", metavar="N", type=_positive, help="of several orders, show the trace of the Nth")
-    run.add_argument("--json", metavar="FILE", help="write everything as JSON to FILE, or to standard output for -")
+    run.add_argument(
+        "--order", metavar="N", type=_positive, help="of several orders, show the trace of the Nth"
+    )
+    run.add_argument(
+        "--json", metavar="FILE", help="write everything as JSON to FILE, or to standard output for -"
+    )
     run.add_argument("--verbose", action="store_true", help="show the bodies of records, and every check")
     run.set_defaults(do=_run)
 
@@ -127,16 +151,11 @@ def _positive(text: str) -> int:
 
 def _run(arguments: argparse.Namespace) -> int:
     settings = load_settings()
-    names: list[str] = arguments.scenarios
-    scenarios = [find_scenario(name) for name in names] or built_in_scenarios()
+    scenarios = [find_scenario(name) for name in arguments.scenarios] or built_in_scenarios()
     _check_order(arguments.order, scenarios)
-    modes = list(MODES) if arguments.mode == "both" else [arguments.mode]
-    broker = arguments.broker or settings.kafka_bootstrap_servers or EMBEDDED
-    to_stdout = arguments.json == "-"
     # With the document on standard output, people read the report on the other channel.
-    console = Console(stderr=to_stdout, highlight=False)
-    report = Report(console, verbose=arguments.verbose)
-    document = asyncio.run(_replay_all(scenarios, modes, broker, settings, report, arguments.order))
+    report = Report(Console(stderr=arguments.json == "-", highlight=False), verbose=arguments.verbose)
+    document = asyncio.run(_replay_all(arguments, scenarios, settings, report))
     if len(document.scenarios) > 1:
         report.overview(document)
     if arguments.json is not None:
@@ -152,13 +171,10 @@ def _check_order(number: int | None, scenarios: Sequence[Scenario]) -> None:
 
 
 async def _replay_all(
-    scenarios: Sequence[Scenario],
-    modes: Sequence[str],
-    address: str,
-    settings: Settings,
-    report: Report,
-    number: int | None,
+    arguments: argparse.Namespace, scenarios: Sequence[Scenario], settings: Settings, report: Report
 ) -> ResultDocument:
+    address = arguments.broker or settings.kafka_bootstrap_servers or EMBEDDED
+    modes = list(MODES) if arguments.mode == "both" else [arguments.mode]
     results: list[ScenarioResult] = []
     with _progress() as progress:
         task = progress.add_task("starting")
@@ -169,20 +185,19 @@ async def _replay_all(
         async with open_broker(address, settings) as broker:
             lab = Lab(broker, settings, modes, told)
             for scenario in scenarios:
-                result = await lab.replay(scenario)
-                results.append(result)
+                results.append(await lab.replay(scenario))
                 progress.stop()
-                report.scenario(result, number if number is not None and number <= scenario.total_orders else None)
+                report.scenario(results[-1], arguments.order)
                 progress.start()
     return ResultDocument(
-        setup=setup(broker.name, settings.topic_partitions, broker.fetch_max_wait_ms, settings.rules.payment_limit_cents),
+        setup=setup(broker.name, broker.fetch_max_wait_ms, settings),
         verdict=verdict_of(result.verdict for result in results),
         scenarios=tuple(results),
     )
 
 
 def _progress() -> Progress:
-    """A bar on standard error, where it is not in the way of the report; nothing where that is no terminal."""
+    """A bar on standard error, out of the report's way; nothing where that is no terminal."""
     console = Console(stderr=True)
     return Progress(
         SpinnerColumn(),
@@ -208,6 +223,11 @@ def _write_json(document: ResultDocument, target: str) -> None:
         raise ConfigurationError(message) from error
 
 
+def _schema(arguments: argparse.Namespace) -> int:
+    print(json.dumps(_SCHEMAS[arguments.of].model_json_schema(), indent=2))
+    return 0
+
+
 def _list(_: argparse.Namespace) -> int:
     table = Table(box=None, pad_edge=False)
     table.add_column("scenario", no_wrap=True)
@@ -223,11 +243,17 @@ def _show(arguments: argparse.Namespace) -> int:
     scenario = find_scenario(arguments.scenario)
     console = Console(highlight=False)
     console.print(f"{scenario.name}: {' '.join(scenario.description.split())}")
-    console.print("stock: " + (", ".join(f"{pieces} {item}" for item, pieces in scenario.stock.items()) or "none"))
-    table = Table("orders", "customer", "item", "quantity", "price", "when", "expected", box=None, pad_edge=False)
+    console.print(
+        "stock: " + (", ".join(f"{pieces} {item}" for item, pieces in scenario.stock.items()) or "none")
+    )
+    table = Table(
+        "orders", "customer", "item", "quantity", "price", "when", "expected", box=None, pad_edge=False
+    )
     for spec in scenario.orders:
         when = f"{spec.at} s" + (f" after {spec.after}" if spec.after else "")
-        expected = ", ".join(f"{key} {value}" for key, value in spec.expect.model_dump(exclude_none=True).items())
+        expected = ", ".join(
+            f"{key} {value}" for key, value in spec.expect.model_dump(exclude_none=True).items()
+        )
         cells = (spec.count, spec.customer, spec.item, spec.quantity, spec.price, when, expected)
         table.add_row(*map(str, cells))
     console.print(table)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy import Connection, Table, select
 
@@ -12,7 +12,6 @@ from common.domain.inventory import ReservationStatus
 from common.envelope import Record
 from common.services import ORDERS, PAYMENTS, RESERVATIONS, STOCK
 from common.store.journal import history
-from common.wiring import Mode
 from compare.plan import WARM_UP_ITEM, PlacedOrder, Plan
 from compare.recording import OrderEnd, Recording
 from compare.trace import changes_of, relative, trace_of
@@ -21,14 +20,15 @@ from orchestrated.orchestrator import SAGAS
 Rows = dict[str, Mapping[str, Any]]
 
 
+class Ending(NamedTuple):
+    """How a replay ended: why before all was over, or None if it was; and after how many seconds."""
+
+    unfinished: str | None
+    wall_s: float
+
+
 def gather_evidence(
-    plan: Plan,
-    mode: Mode,
-    cores: Mapping[str, Core],
-    records: Iterable[Record],
-    prefix: str,
-    unfinished: str | None,
-    wall_s: float,
+    plan: Plan, cores: Mapping[str, Core], records: Iterable[Record], prefix: str, ending: Ending
 ) -> Recording:
     """Put a recording together from the databases of the services and the records that the observer read."""
     order_ids = frozenset(order.command.order_id for order in plan.orders)
@@ -39,10 +39,13 @@ def gather_evidence(
         change for name, core in cores.items() for change in changes_of(name, _history(core), order_ids)
     )
     return Recording(
-        mode=mode.name,
+        mode=cores["order"].wiring.mode,
         trace=tuple(record for record in trace if record.order_id in order_ids),
         changes=relative(changes),
-        orders=tuple(_end(order, {key: row for part in tables.values() for key, row in part.items()}) for order in plan.orders),
+        orders=tuple(
+            _end(order, {key: row for part in tables.values() for key, row in part.items()})
+            for order in plan.orders
+        ),
         stock={
             row["item"]: row["available"]
             for row in tables["inventory"][STOCK.table.name].values()
@@ -52,8 +55,8 @@ def gather_evidence(
         duplicates_dropped=sum(core.counts["duplicate"] for core in cores.values()),
         ignored_commands=sum(core.counts["ignored"] for core in cores.values()),
         unreadable_records=sum(core.counts["unreadable"] for core in cores.values()),
-        unfinished=unfinished,
-        wall_s=round(wall_s, 3),
+        unfinished=ending.unfinished,
+        wall_s=round(ending.wall_s, 3),
     )
 
 

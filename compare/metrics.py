@@ -37,7 +37,9 @@ class Metrics(Frozen):
     failures: int = Field(description="events that tell a failure")
     repeated: int = Field(description="records that were delivered before")
     topics: int = Field(description="topics that records were on")
-    hops: int = Field(description="records on the longest causal path from the first record of an order to its end")
+    hops: int = Field(
+        description="records on the longest causal path from the first record of an order to its end"
+    )
     size: int = Field(description="bytes of keys, values and headers")
     to_end: Durations | None = Field(description="from placing an order to deciding its end")
     to_compensated: Durations | None = Field(description="from placing an order to the last undo of a step")

@@ -6,7 +6,7 @@ No hook inside a service stands in for it: what it shows has crossed the broker.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from typing import Any, Final
 
@@ -17,7 +17,7 @@ from common.broker import consumer_options
 from common.errors import BrokerError
 
 _FETCH_MAX_WAIT_MS: Final = 20
-"""The observer may be late, for the records bear their times; asking more often would slow down the observed."""
+"""The observer may be late, for records bear their times; asking often would slow down the observed."""
 _POLL_MS: Final = 100
 
 
@@ -31,11 +31,13 @@ class Observer:
     def __init__(self, bootstrap_servers: str, topics: Iterable[str], partitions: int) -> None:
         self.records: list[Any] = []
         """The records so far, in the order in which they were read."""
-        self._where = [TopicPartition(topic, partition) for topic in topics for partition in range(partitions)]
+        self._where = [
+            TopicPartition(topic, partition) for topic in topics for partition in range(partitions)
+        ]
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap_servers, **consumer_options(fetch_max_wait_ms=_FETCH_MAX_WAIT_MS)
         )
-        self._read = {where: 0 for where in self._where}
+        self._read = dict.fromkeys(self._where, 0)
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -57,8 +59,8 @@ class Observer:
         ends: dict[TopicPartition, int] = await self._consumer.end_offsets(self._where)
         return ends
 
-    def has_read(self, ends: dict[TopicPartition, int]) -> bool:
-        """Whether everything up to these offsets is in `records`; an error of the reading task is raised here."""
+    def has_read(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Whether everything up to these offsets is in `records`; an error in reading is raised here."""
         if self._task is not None and self._task.done():
             self._task.result()
         return all(self._read[where] >= offset for where, offset in ends.items())

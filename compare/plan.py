@@ -42,7 +42,7 @@ def plan(scenario: Scenario, rules: Rules) -> Plan:
             ((index, spec) for index, spec in enumerate(scenario.orders) for _ in range(spec.count)), start=1
         )
     ]
-    # It is declined, so it goes through every service and through compensation, and leaves the stock as it was.
+    # It is declined, so it goes through every service and compensation, and leaves the stock as it was.
     warm_up = PlaceOrder(
         order_id=str(uuid7()),
         customer_id="warm-up",

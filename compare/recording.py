@@ -1,7 +1,7 @@
 """What a replay leaves behind: the records that crossed the broker, the changes of state, and the final rows.
 
 It knows nothing of checks, metrics or reports, which all read it (as Maelstrom's journal knows no viewers).
-The models are the `--json` document's, so a change that breaks readers raises `compare.result.SCHEMA_VERSION`.
+The models are the `--json` document's: a change that breaks readers raises `compare.result.SCHEMA_VERSION`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """Replaying a scenario in one mode: the real services over a real broker, with an observer beside them.
 
-Everything but the wiring is the same for both modes: the orders with their ids, the stock, the rules, the settings,
-the broker, the observer, the process that they run in. Each replay has topics, groups and databases of its own.
+Everything but the wiring is the same for both modes: the orders with their ids, the stock, the rules, the
+settings, the broker, the observer, the process that they run in. Each replay has topics, groups and databases
+of its own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -19,24 +19,20 @@ from typing import Final
 
 from aiokafka import TopicPartition
 from sqlalchemy import func, select
-from uuid_utils import uuid7
 
 from common.core import Core
-from common.domain.decision import Rules
 from common.domain.order import OrderStatus
 from common.envelope import Outgoing, timestamp
 from common.errors import LabError
-from common.messages import PlaceOrder
 from common.publisher import KafkaPublisher, Publisher
 from common.runner import BrokerLink, Runner
 from common.services import ORDERS, STOCK
 from common.store.database import Database
 from common.wiring import Mode, Wiring
-from compare.evidence import gather_evidence
+from compare.evidence import Ending, gather_evidence
 from compare.observer import Observer
 from compare.plan import WARM_UP_ITEM, PlacedOrder, Plan
 from compare.recording import Recording
-from compare.scenario import OrderSpec, Scenario
 
 _LONGEST_WAIT_S: Final = 0.1
 _SETTLE_POLL_S: Final = 0.005
@@ -73,22 +69,29 @@ async def replay(
     """Run a scenario's orders through one mode, on topics that exist, and return what happened.
 
     Raises:
-        LabError: the services could not be started; what goes wrong later is in the recording as `unfinished`.
+        LabError: the services could not be started; what goes wrong later is the recording's `unfinished`.
     """
     topics = sorted(link.prefix + topic for topic in mode.topics)
     with TemporaryDirectory(prefix="saga-lab-") as folder:
-        async with _services(plan_, mode, link, Path(folder)) as runners, _observing(link, topics) as observer:
+        async with (
+            _services(plan_, mode, link, Path(folder)) as runners,
+            _observing(link, topics) as observer,
+        ):
             lab = _Lab(plan_, runners, observer, advance)
             unfinished = await lab.finish(lab.warm_up)
+            for runner in runners.values():
+                runner.core.counts.clear()
             start = monotonic()
             unfinished = unfinished or await lab.finish(lab.place_all)
             wall_s = monotonic() - start
             cores = {name: runner.core for name, runner in runners.items()}
-            return gather_evidence(plan_, mode, cores, observer.records, link.prefix, unfinished, wall_s)
+            return gather_evidence(plan_, cores, observer.records, link.prefix, Ending(unfinished, wall_s))
 
 
 @asynccontextmanager
-async def _services(plan_: Plan, mode: Mode, link: BrokerLink, folder: Path) -> AsyncIterator[dict[str, Runner]]:
+async def _services(
+    plan_: Plan, mode: Mode, link: BrokerLink, folder: Path
+) -> AsyncIterator[dict[str, Runner]]:
     async with AsyncExitStack() as stack:
         runners = {}
         for wiring in mode.services:
@@ -115,7 +118,8 @@ def _runner(plan_: Plan, wiring: Wiring, link: BrokerLink, folder: Path) -> Runn
 def _fill_stock(database: Database, stock: Mapping[str, int]) -> None:
     stamp = timestamp(datetime.now(UTC))
     rows = [
-        {"item": item, "available": pieces, "created_at": stamp, "updated_at": stamp} for item, pieces in stock.items()
+        {"item": item, "available": pieces, "created_at": stamp, "updated_at": stamp}
+        for item, pieces in stock.items()
     ]
     with database.write() as transaction:
         transaction.execute(STOCK.table.insert(), rows)
@@ -134,7 +138,9 @@ async def _observing(link: BrokerLink, topics: Sequence[str]) -> AsyncIterator[O
 class _Lab:
     """Drives one replay: place the orders, wait for their ends, wait until nothing moves any more."""
 
-    def __init__(self, plan_: Plan, runners: Mapping[str, Runner], observer: Observer, advance: Advance) -> None:
+    def __init__(
+        self, plan_: Plan, runners: Mapping[str, Runner], observer: Observer, advance: Advance
+    ) -> None:
         self._plan = plan_
         self._runners = runners
         self._order = runners["order"]
@@ -142,7 +148,7 @@ class _Lab:
         self._advance = advance
 
     async def finish(self, work: Callable[[], Awaitable[None]]) -> str | None:
-        """Do the work and wait until nothing moves any more; return why that was not reached, or None if it was."""
+        """Do the work and wait until nothing moves any more; return why that was not to be had, if so."""
         limit = float(self._plan.scenario.timeout)
         try:
             async with asyncio.timeout(limit):
@@ -150,7 +156,9 @@ class _Lab:
                 await self._settle()
         except TimeoutError:
             ended, total = await self._ended(), len(self._plan.orders)
-            return f"after {limit:g} s, {ended} of {total} orders had ended and the services were still at work"
+            return (
+                f"after {limit:g} s, {ended} of {total} orders had ended and the services were still at work"
+            )
         except LabError as error:
             return str(error)
         return None
@@ -197,8 +205,8 @@ class _Lab:
     async def _settle(self) -> None:
         """Wait until nothing moves any more.
 
-        That is: every service has consumed all there is and has nothing left to publish, and there is nothing new
-        since it was asked how much there is. No more can come then, since records only come from records.
+        That is: every service has consumed all there is and has nothing left to publish, and there is nothing
+        new since it was asked how much there is. No more can come then, since records only come from records.
         """
         while True:
             ends = await self._observer.end_offsets()
@@ -212,9 +220,11 @@ class _Lab:
         for runner in self._runners.values():
             heard = {runner.link.prefix + topic for topic in runner.core.wiring.subscriptions}
             behind = any(
-                runner.consumed.get(where, 0) < end for where, end in ends.items() if where.topic in heard and end
+                runner.consumed.get(where, 0) < end
+                for where, end in ends.items()
+                if where.topic in heard and end
             )
-            if behind or await runner.in_thread(runner.core.backlog):
+            if behind or await runner.in_thread(runner.core.backlog) > 0:
                 return False
         return True
 

@@ -1,7 +1,7 @@
 """Results for people: traces side by side, a summary per mode, and the verdict.
 
-Colour only repeats what a sign says, so nothing is lost where there is no colour; where the output's encoding has no
-such signs, letters stand in.
+Colour only repeats what a sign says, so nothing is lost where there is no colour; where the output's encoding
+has no such signs, letters stand in.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from typing import Final
 
 from rich.box import ASCII, SIMPLE_HEAD
 from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -21,8 +22,9 @@ from compare.metrics import Durations, Metrics
 from compare.recording import Nature, OrderEnd, StateChange, TraceRecord
 from compare.result import ModeResult, ResultDocument, ScenarioResult
 
-WIDE: Final = 150
+WIDE: Final = 180
 """From this many columns on, a record's details stand beside it instead of below."""
+_INDENT: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,16 +58,18 @@ class Report:
         self._plain = not console.encoding.lower().startswith("utf")
 
     def scenario(self, result: ScenarioResult, number: int | None) -> None:
-        """Print one scenario; of several orders, `number` picks the one whose trace is shown."""
+        """Print one scenario; of several orders, `number` picks the one to trace, if it is there."""
         scenario = result.scenario
         self._console.rule(Text(scenario["name"], style="bold"), characters="-" if self._plain else "─")
         self._console.print(Text(" ".join(scenario["description"].split()), style="dim"))
         total = len(result.modes[0].recording.orders)
-        if number is None and total > 1:
+        if total > 1 and (number is None or number > total):
             self._console.print(self._orders(result))
-            self._console.print(Text(f"{total} orders; --order N shows the trace of one of them.", style="dim"))
+            self._console.print(
+                Text(f"{total} orders; --order N shows the trace of one of them.", style="dim")
+            )
         else:
-            self._console.print(self._trace(result, number or 1))
+            self._console.print(self._trace(result, number if total > 1 and number else 1))
         self._console.print(self._summary(result.modes))
         self._console.print(self._verdict(result), "")
 
@@ -97,29 +101,30 @@ class Report:
             cells = [self._cell(mode, record) for mode, record in zip(result.modes, sides, strict=True)]
             table.add_row(Text("" if pair.step == step else pair.step, style="bold"), *cells)
             step = pair.step
-        order = Text(f"order {number} of {len(result.modes[0].recording.orders)}: {ends[0].order_id}", style="dim")
+        order = Text(
+            f"order {number} of {len(result.modes[0].recording.orders)}: {ends[0].order_id}", style="dim"
+        )
         return Group(order, table, self._legend())
 
-    def _cell(self, mode: ModeResult, record: TraceRecord | None) -> Text:
+    def _cell(self, mode: ModeResult, record: TraceRecord | None) -> RenderableType:
         if record is None:
-            return Text("")
+            return ""
         sign = SIGNS[record.nature]
-        cell = Text(f"{record.at_ms:7.1f} ms ", style="dim")
-        cell.append(f"{self._sign(sign)} {record.type}", style=sign.style)
-        if record.duplicate:
-            cell.append(" (again)", style="dim")
-        details = f"{record.topic} {record.partition}@{record.offset}, by {record.producer}"
-        cause = f" because of {record.cause}" if record.cause else ""
-        wide = self._console.width >= WIDE
-        cell.append(f"  {details}{cause}" if wide else f"\n           {details}", style="dim")
-        if cause and not wide:
-            cell.append(f"\n          {cause}", style="dim")
+        head = Text(f"{record.at_ms:6.1f} ", style="dim")
+        head.append(f"{self._sign(sign)} {record.type}", style=sign.style)
+        head.append(" (again)" if record.duplicate else "", style="dim")
+        details = [Text(f"{record.topic} {record.partition}@{record.offset} {record.producer}", style="dim")]
+        if record.cause:
+            details.append(Text(f"{self._back()} {record.cause}", style="dim"))
+        if self._console.width >= WIDE:
+            head.append_text(Text("  ").join([Text(""), *details]))
+            details = []
         if self._verbose:
-            cell.append(f"\n           {record.body}", style="dim")
+            details.append(Text(str(record.body), style="dim"))
         if not record.duplicate:
-            for change in _caused_by(mode, record):
-                cell.append(f"\n           {self._arrow()} {_changed(change)}", style="italic")
-        return cell
+            changes = _caused_by(mode, record)
+            details += [Text(f"{self._arrow()} {_changed(change)}", style="italic") for change in changes]
+        return Group(head, *(Padding(detail, (0, 0, 0, _INDENT)) for detail in details))
 
     def _orders(self, result: ScenarioResult) -> Table:
         """How many orders of each kind ended how, in each mode."""
@@ -154,10 +159,14 @@ class Report:
 
     def _legend(self) -> Text:
         signs = (Text(f"{self._sign(sign)} {nature}", style=sign.style) for nature, sign in SIGNS.items())
-        return Text.assemble(Text("   ").join(signs), Text(f"   {self._arrow()} change of state", style="italic"))
+        others = f"   {self._arrow()} new state   {self._back()} cause; times in ms from placing the order"
+        return Text.assemble(Text("   ").join(signs), Text(others, style="dim"))
 
     def _sign(self, sign: Sign) -> str:
         return sign.letter if self._plain else sign.sign
+
+    def _back(self) -> str:
+        return "<-" if self._plain else "←"
 
     def _arrow(self) -> str:
         return "=>" if self._plain else "⇒"
@@ -165,9 +174,9 @@ class Report:
     def _table(self, *columns: str) -> Table:
         table = Table(box=ASCII if self._plain else SIMPLE_HEAD, expand=True, pad_edge=False)
         first, *rest = columns
-        table.add_column(first, overflow="fold", max_width=30, no_wrap=first == "step")
+        table.add_column(first, overflow="fold", no_wrap=first != "orders")
         for column in rest:
-            table.add_column(column, overflow="fold", ratio=1)
+            table.add_column(column, overflow="fold", ratio=None if column == "verdict" else 1)
         return table
 
 
@@ -182,19 +191,22 @@ def _caused_by(mode: ModeResult, record: TraceRecord) -> Iterable[StateChange]:
 
 
 def _changed(change: StateChange) -> str:
-    return f"{change.service}: {change.from_status} -> {change.to_status}"
+    thing = _STATEFUL[change.service]
+    return f"{thing} is {change.to_status}"
 
 
 def _endings(orders: Sequence[OrderEnd], spec: int) -> str:
     endings = [
-        f"{order.status} ({order.reason})" if order.reason else order.status for order in orders if order.spec == spec
+        f"{order.status} ({order.reason})" if order.reason else order.status
+        for order in orders
+        if order.spec == spec
     ]
     return ", ".join(f"{endings.count(ending)} {ending}" for ending in dict.fromkeys(sorted(endings)))
 
 
 def _brief(metrics: Metrics) -> str:
     end = f"{metrics.to_end.median_ms:.0f} ms" if metrics.to_end else "no end"
-    return f"{metrics.records} records, {metrics.hops} hops, {end}"
+    return f"{metrics.records} rec, {metrics.hops} hops, {end}"
 
 
 def _duration(durations: Durations | None) -> str:
@@ -202,7 +214,7 @@ def _duration(durations: Durations | None) -> str:
         return "-"
     if durations.orders == 1:
         return f"{durations.median_ms:.1f} ms"
-    return f"{durations.median_ms:.1f} ms median, {durations.longest_ms:.1f} ms longest"
+    return f"{durations.median_ms:.1f} ms, at most {durations.longest_ms:.1f}"
 
 
 def _outcome(mode: ModeResult) -> str:
@@ -211,16 +223,27 @@ def _outcome(mode: ModeResult) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items() if count)
 
 
+_STATEFUL: Final = {
+    "order": "order",
+    "orchestrator": "saga",
+    "inventory": "reservation",
+    "payment": "payment",
+}
+"""What it is that has a state in each service."""
+
 _FIGURES: Final[tuple[tuple[str, Callable[[ModeResult], str]], ...]] = (
     ("outcome", _outcome),
     ("records", lambda mode: str(mode.metrics.records)),
     ("  commands", lambda mode: str(mode.metrics.commands)),
     ("  events", lambda mode: str(mode.metrics.events)),
     ("  compensating", lambda mode: str(mode.metrics.compensations)),
-    ("  delivered again", lambda mode: f"{mode.metrics.repeated} ({mode.recording.duplicates_dropped} dropped)"),
+    (
+        "  delivered again",
+        lambda mode: f"{mode.metrics.repeated} ({mode.recording.duplicates_dropped} dropped)",
+    ),
     ("topics", lambda mode: str(mode.metrics.topics)),
     ("hops to the end", lambda mode: str(mode.metrics.hops)),
     ("bytes", lambda mode: f"{mode.metrics.size:,}"),
-    ("time to the end", lambda mode: _duration(mode.metrics.to_end)),
+    ("time to the end (median)", lambda mode: _duration(mode.metrics.to_end)),
     ("time to compensated", lambda mode: _duration(mode.metrics.to_compensated)),
 )

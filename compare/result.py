@@ -8,6 +8,7 @@ from typing import Any, Final, Literal
 from pydantic import Field
 
 from common import __version__
+from common.settings import Settings
 from compare.checks import Finding, Verdict, judge, verdict_of
 from compare.metrics import Metrics, measure
 from compare.recording import Frozen, Recording
@@ -76,14 +77,14 @@ def scenario_result(scenario: Scenario, recordings: list[Recording]) -> Scenario
     )
 
 
-def setup(broker: str, partitions: int, fetch_max_wait_ms: int, payment_limit_cents: int) -> Setup:
+def setup(broker: str, fetch_max_wait_ms: int, settings: Settings) -> Setup:
     """Describe this machine and these settings."""
     return Setup(
         lab_version=__version__,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         broker=broker,
-        partitions=partitions,
+        partitions=settings.topic_partitions,
         fetch_max_wait_ms=fetch_max_wait_ms,
-        payment_limit_cents=payment_limit_cents,
+        payment_limit_cents=settings.rules.payment_limit_cents,
     )

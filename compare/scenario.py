@@ -23,7 +23,7 @@ from common.domain.order import OrderStatus
 from common.messages import Reason
 
 MAX_ORDERS: Final = 5_000
-"""Well below what the embedded broker holds per partition, even if every record is delivered several times."""
+"""Well below what the embedded broker holds, even if every record is delivered several times."""
 
 
 class Ending(StrEnum):
@@ -86,12 +86,15 @@ def _bare_status(value: object) -> object:
 
 
 def _which(value: object) -> str:
-    split = isinstance(value, ExpectedSplit) or (isinstance(value, dict) and not {"completed", "failed"}.isdisjoint(value))
+    split = isinstance(value, ExpectedSplit) or (
+        isinstance(value, dict) and not {"completed", "failed"}.isdisjoint(value)
+    )
     return "split" if split else "each"
 
 
 Expectation = Annotated[
-    Annotated[Annotated[ExpectedOrder, BeforeValidator(_bare_status)], Tag("each")] | Annotated[ExpectedSplit, Tag("split")],
+    Annotated[Annotated[ExpectedOrder, BeforeValidator(_bare_status)], Tag("each")]
+    | Annotated[ExpectedSplit, Tag("split")],
     Discriminator(_which),
 ]
 
@@ -119,7 +122,10 @@ class OrderSpec(_Model):
 
     @model_validator(mode="after")
     def _split_covers_all(self) -> OrderSpec:
-        if isinstance(self.expect, ExpectedSplit) and self.expect.completed + self.expect.failed != self.count:
+        if (
+            isinstance(self.expect, ExpectedSplit)
+            and self.expect.completed + self.expect.failed != self.count
+        ):
             message = (
                 f"expect.completed + expect.failed must be the {self.count} orders of `count`, "
                 f"not {self.expect.completed + self.expect.failed}"

@@ -1,4 +1,4 @@
-"""Reading scenario files: built in by name, or the user's own by path; errors name file, line, field and mend."""
+"""Reading scenario files, built in or the user's own; errors name file, line, field and mend."""
 
 from __future__ import annotations
 
@@ -68,7 +68,9 @@ def _load(file: Traversable | Path, shown_as: str) -> Scenario:
     if not isinstance(data, dict):
         message = f"{shown_as}: a scenario is a mapping with `description`, `stock` and `orders`."
         raise ScenarioError(message)
-    data.setdefault("name", re.sub(r"[^a-z0-9._-]+", "-", Path(file.name).stem.lower()).strip("-._") or "scenario")
+    data.setdefault(
+        "name", re.sub(r"[^a-z0-9._-]+", "-", Path(file.name).stem.lower()).strip("-._") or "scenario"
+    )
     try:
         return Scenario.model_validate(data)
     except ValidationError as error:
@@ -104,8 +106,10 @@ def _mend(error: ErrorDetails, path: list[int | str]) -> str:
         return "is missing; add it"
     if error["type"] == "extra_forbidden":
         close = get_close_matches(str(path[-1]), _fields(path[:-1]), n=1)
-        return f"unknown field; did you mean `{close[0]}`?" if close else (
-            f"unknown field; there are {', '.join(_fields(path[:-1]))}"
+        return (
+            f"unknown field; did you mean `{close[0]}`?"
+            if close
+            else (f"unknown field; there are {', '.join(_fields(path[:-1]))}")
         )
     shown = error["input"] if isinstance(error["input"], Decimal) else repr(error["input"])
     given = "" if error["type"] == "value_error" else f" (it is {shown})"

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from common.envelope import Envelope, Record, read_message
 from common.errors import UnreadableRecordError
@@ -23,10 +22,12 @@ class _Read:
     message: Message
 
 
-def trace_of(records: Iterable[Record], order_ids: frozenset[str], prefix: str) -> tuple[tuple[TraceRecord, ...], int]:
+def trace_of(
+    records: Iterable[Record], order_ids: frozenset[str], prefix: str
+) -> tuple[tuple[TraceRecord, ...], int]:
     """The records of these orders in causal order, and how many others there were.
 
-    Records are ordered by the time of their decision; one can't be decided before the one that it is caused by.
+    Records are ordered by the time of their decision; none is decided before the one that caused it.
     """
     ours: list[_Read] = []
     others = 0
@@ -41,13 +42,11 @@ def trace_of(records: Iterable[Record], order_ids: frozenset[str], prefix: str) 
         else:
             others += 1
     ours.sort(key=lambda read: (read.record.topic, read.record.partition, read.record.offset))
-    types = {read.envelope.id: read.envelope.type for read in ours}
-    causes = {read.envelope.id: read.envelope.causation_id for read in ours}
-    placed = placed_at((read.envelope for read in ours))
+    story = _Story.of(ours, prefix)
     seen: set[str] = set()
     trace = []
     for read in ours:
-        trace.append(_row(read, prefix, types, causes, placed, duplicate=read.envelope.id in seen))
+        trace.append(story.row(read, duplicate=read.envelope.id in seen))
         seen.add(read.envelope.id)
     return tuple(sorted(trace, key=lambda row: (row.at_ms, row.hop, row.duplicate, row.offset))), others
 
@@ -62,7 +61,7 @@ def placed_at(envelopes: Iterable[Envelope]) -> dict[str, datetime]:
 
 
 def changes_of(service: str, history: Sequence[Change], order_ids: frozenset[str]) -> list[StateChange]:
-    """A service's changes of state for these orders; times are filled in relative to the placing of each order."""
+    """A service's changes of state for these orders, with absolute times; see `relative`."""
     return [
         StateChange(
             order_id=change.order_id,
@@ -84,7 +83,8 @@ def relative(changes: Iterable[StateChange]) -> tuple[StateChange, ...]:
     for change in changes:
         start.setdefault(change.order_id, change.at_ms)
     return tuple(
-        change.model_copy(update={"at_ms": round(change.at_ms - start[change.order_id], 3)}) for change in changes
+        change.model_copy(update={"at_ms": round(change.at_ms - start[change.order_id], 3)})
+        for change in changes
     )
 
 
@@ -97,51 +97,56 @@ def nature_of(message: type[Message]) -> Nature:
     return Nature.COMMAND if issubclass(message, Command) else Nature.EVENT
 
 
-def _row(
-    read: _Read,
-    prefix: str,
-    types: Mapping[str, str],
-    causes: Mapping[str, str],
-    placed: Mapping[str, datetime],
-    *,
-    duplicate: bool,
-) -> TraceRecord:
-    record, envelope, message = read.record, read.envelope, read.message
-    decided = datetime.fromisoformat(envelope.time)
-    since = decided - placed.get(envelope.subject, decided)
-    return TraceRecord(
-        order_id=envelope.subject,
-        topic=record.topic.removeprefix(prefix),
-        partition=record.partition,
-        offset=record.offset,
-        at_ms=round(since.total_seconds() * 1000, 3),
-        type=envelope.type,
-        kind=Kind.COMMAND if isinstance(message, Command) else Kind.EVENT,
-        step=message.STEP,
-        nature=nature_of(type(message)),
-        producer=envelope.source.rpartition("/")[2],
-        id=envelope.id,
-        causation_id=envelope.causation_id,
-        cause=types.get(envelope.causation_id),
-        hop=_hop(envelope.id, causes),
-        size=_size(record),
-        duplicate=duplicate,
-        body=_body(message),
-    )
+@dataclass(frozen=True, slots=True)
+class _Story:
+    """What one record's row needs to know of the others."""
 
+    prefix: str
+    types: Mapping[str, str]
+    causes: Mapping[str, str]
+    placed: Mapping[str, datetime]
 
-def _body(message: Message) -> dict[str, Any]:
-    return message.model_dump(mode="json", exclude_none=True)
+    @classmethod
+    def of(cls, reads: Sequence[_Read], prefix: str) -> _Story:
+        envelopes = [read.envelope for read in reads]
+        return cls(
+            prefix,
+            types={envelope.id: envelope.type for envelope in envelopes},
+            causes={envelope.id: envelope.causation_id for envelope in envelopes},
+            placed=placed_at(envelopes),
+        )
 
+    def row(self, read: _Read, *, duplicate: bool) -> TraceRecord:
+        record, envelope, message = read.record, read.envelope, read.message
+        decided = datetime.fromisoformat(envelope.time)
+        since = decided - self.placed.get(envelope.subject, decided)
+        return TraceRecord(
+            order_id=envelope.subject,
+            topic=record.topic.removeprefix(self.prefix),
+            partition=record.partition,
+            offset=record.offset,
+            at_ms=round(since.total_seconds() * 1000, 3),
+            type=envelope.type,
+            kind=Kind.COMMAND if isinstance(message, Command) else Kind.EVENT,
+            step=message.STEP,
+            nature=nature_of(type(message)),
+            producer=envelope.source.rpartition("/")[2],
+            id=envelope.id,
+            causation_id=envelope.causation_id,
+            cause=self.types.get(envelope.causation_id),
+            hop=self._hop(envelope.id),
+            size=_size(record),
+            duplicate=duplicate,
+            body=message.model_dump(mode="json", exclude_none=True),
+        )
 
-def _hop(message_id: str, causes: Mapping[str, str]) -> int:
-    hop = 0
-    seen: set[str] = set()
-    while message_id in causes and message_id not in seen:
-        seen.add(message_id)
-        message_id = causes[message_id]
-        hop += 1
-    return hop
+    def _hop(self, message_id: str) -> int:
+        """How many records there are from the first to this one; a cycle, which none should make, ends it."""
+        chain: set[str] = set()
+        while message_id in self.causes and message_id not in chain:
+            chain.add(message_id)
+            message_id = self.causes[message_id]
+        return len(chain)
 
 
 def _size(record: Record) -> int:
