@@ -13,9 +13,7 @@ from common.wiring import Wiring, on
 def reserve_inventory(event: OrderCreated) -> ReserveInventory:
     """A new order wants its goods; its event must carry on what Payment, which hears only us, has to know."""
     charge = Charge(customer_id=event.customer_id, amount_cents=event.total_cents)
-    return ReserveInventory(
-        order_id=event.order_id, item=event.item, quantity=event.quantity, charge=charge
-    )
+    return ReserveInventory(order_id=event.order_id, item=event.item, quantity=event.quantity, charge=charge)
 
 
 def release_inventory(event: PaymentDeclined) -> ReleaseInventory:

@@ -1,4 +1,4 @@
-"""The Order service, choreographed: it tells that an order was created, and hears how it ended from the others."""
+"""The Order service, choreographed: it tells that an order was created, and hears the end from the others."""
 
 from __future__ import annotations
 

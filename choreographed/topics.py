@@ -1,4 +1,4 @@
-"""A topic per service: each tells its own facts there, and whoever wants to know listens. There are no commands."""
+"""A topic per service: each tells its own facts there, and whoever wants to know listens; no commands."""
 
 from __future__ import annotations
 

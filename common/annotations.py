@@ -18,6 +18,6 @@ def returned_messages(function: Callable[..., Any]) -> tuple[type[Message], ...]
     annotation = get_type_hints(function).get("return")
     types = get_args(annotation) or (annotation,)
     if not all(isinstance(one, type) and issubclass(one, Message) for one in types):
-        message = f"{function.__qualname__} must be annotated with the message that it returns, not {annotation}."
+        message = f"{function.__qualname__} must be annotated with the message it returns, not {annotation}."
         raise WiringError(message)
     return types

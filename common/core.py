@@ -1,16 +1,18 @@
 """The heart of every service in both modes: records and a time go in, what is to be published comes out.
 
-It is sans I/O as far as the broker goes: it never touches a socket, a clock or a task, so that the same code runs
-under a real broker, a simulated one and a test. For each batch, in one transaction of the service's own database:
+It is sans I/O as far as the broker goes: it never touches a socket, a clock or a task, so that the same code
+runs under a real broker, a simulated one and a test. For each batch, in one transaction of the service's own
+database:
 
 1. forget the outbox rows that the broker has acknowledged since the last time;
 2. enter the message ids into the inbox; an id that is there already is a duplicate, and is dropped;
 3. load the rows that the batch touches, and run the pure decider on each command in order;
 4. write the changed rows, the history and the outbox.
 
-The caller publishes what is returned, waits for the acknowledgements, calls `acknowledge`, and only then commits the
-broker's offsets. A crash between any two of these steps repeats work but no effect: what was not committed is
-delivered again, what was committed but not published is in `unsent`, what was published twice bears the same id.
+The caller publishes what is returned, waits for the acknowledgements, calls `acknowledge`, and only then
+commits the broker's offsets. A crash between any two of these steps repeats work but no effect: what was not
+committed is delivered again, what was committed but not published is in `unsent`, what was published twice
+bears the same id.
 
 A core is used by one thread at a time.
 """
@@ -62,11 +64,11 @@ class Core:
         self.wiring = wiring
         self.database = database
         self.counts: Counter[str] = Counter()
-        """Records `consumed`, `skipped` (not this service's), `duplicate`, `unreadable`, commands `ignored`."""
+        """Records `consumed`, `skipped` (not its own), `duplicate`, `unreadable`; commands `ignored`."""
         self._rules = rules
         self._prefix = prefix
         self._source = f"/{wiring.mode}/{wiring.name}"
-        self._acknowledged: list[str] = []
+        self._acknowledged: set[str] = set()
 
     def process(self, records: Sequence[Record], now: datetime) -> list[Outgoing]:
         """Take a batch of consumed records and return what they lead to, in the order to publish it in."""
@@ -79,7 +81,9 @@ class Core:
         self._acknowledged.clear()
         return outgoing
 
-    def submit(self, transaction: Connection, command: Message, partition: int, now: datetime) -> list[Outgoing]:
+    def submit(
+        self, transaction: Connection, command: Message, partition: int, now: datetime
+    ) -> list[Outgoing]:
         """Take a command from outside the broker, within the caller's transaction.
 
         `partition` is that of the order's key, where all that follows will stay.
@@ -88,7 +92,7 @@ class Core:
 
     def acknowledge(self, sent: Collection[Outgoing]) -> None:
         """Note what the broker has acknowledged; the next transaction drops it from the outbox."""
-        self._acknowledged += [record.id for record in sent]
+        self._acknowledged.update(record.id for record in sent)
 
     def tidy(self) -> None:
         """Drop what is acknowledged from the outbox now, because no batch is there to do it along the way."""
@@ -98,11 +102,10 @@ class Core:
             self._acknowledged.clear()
 
     def unsent(self, partitions: Sequence[int]) -> list[Outgoing]:
-        """What an earlier run or owner of these partitions left unpublished, in the order to publish it in."""
+        """What an earlier run or owner of these partitions left unpublished, in the order to publish it."""
         with self.database.read() as connection:
             waiting = unsent(connection, partitions)
-        acknowledged = set(self._acknowledged)
-        return [record for record in waiting if record.id not in acknowledged]
+        return [record for record in waiting if record.id not in self._acknowledged]
 
     def backlog(self) -> int:
         """How many records wait to be published."""
@@ -120,7 +123,7 @@ class Core:
             command = reaction.translate(parse(record, reaction.message))
         except UnreadableRecordError as error:
             self.counts["unreadable"] += 1
-            log.error("%s skips a record that it cannot read: %s", self.wiring, error)  # noqa: TRY400 - no bug here
+            log.error("%s skips a record that it cannot read: %s", self.wiring, error)  # noqa: TRY400 - no bug
             return None
         return _Task(command, cause(envelope, record.partition))
 
@@ -158,9 +161,18 @@ class Core:
     def _ignored(self, command: Message, because: Cause) -> None:
         self.counts["ignored"] += 1
         name = type(command).__name__
-        log.warning("%s ignores %s for order %s, caused by %s", self.wiring, name, command.order_id, because.id)
+        log.warning(
+            "%s ignores %s for order %s, caused by %s", self.wiring, name, command.order_id, because.id
+        )
 
-    def _changes(self, command: Message, because: Cause, before: Any, after: Any, at: str) -> list[Change]:  # noqa: ANN401 - states differ by service; all have a status
+    def _changes(
+        self,
+        command: Message,
+        because: Cause,
+        before: Any,  # noqa: ANN401 - states differ by service; all have a status
+        after: Any,  # noqa: ANN401 - as above
+        at: str,
+    ) -> list[Change]:
         was = (before.status if before else None) or self.wiring.domain.origin
         now_is = (after.status if after else None) or self.wiring.domain.origin
         return [Change(command.order_id, because.id, was, now_is, at)] if was != now_is else []

@@ -1,14 +1,15 @@
 """CloudEvents 1.0 in Kafka's binary mode: the envelope is in the headers, the body is the message's JSON.
 
-A consumer decides by headers alone whether a record is its business, and parses no body that isn't. Ids are derived
-from their cause, so that a step that is executed again produces the same ids and the inbox removes them; they start
-with the order id, a time-ordered UUIDv7, since random ids make the inbox's index slow.
+A consumer decides by headers alone whether a record is its business, and parses no body that isn't. Ids are
+derived from their cause, so that a step that is executed again produces the same ids and the inbox removes
+them; they start with the order id, a time-ordered UUIDv7, since random ids make the inbox's index slow.
 
 Sources: CloudEvents 1.0.2, its Kafka protocol binding, its distributed-tracing extension; W3C Trace Context.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -25,23 +26,39 @@ Headers = tuple[tuple[str, bytes], ...]
 _CONTENT_TYPE: Final = "application/json"
 _SPEC_VERSION: Final = "1.0"
 _ID_BYTES: Final = 8
+_TRACE_ID_BYTES: Final = 16
+_TRACE_ID: Final = re.compile("(?!0{32})[0-9a-f]{32}")
+_TRACEPARENT: Final = re.compile(
+    f"[0-9a-f]{{2}}-(?P<trace_id>{_TRACE_ID.pattern})-[0-9a-f]{{16}}-[0-9a-f]{{2}}"
+)
 
 
 class Record(Protocol):
     """What the lab needs of a consumed record; aiokafka's `ConsumerRecord` fits as it is."""
 
     @property
-    def topic(self) -> str: ...
+    def topic(self) -> str:
+        """Where it was found."""
+
     @property
-    def partition(self) -> int: ...
+    def partition(self) -> int:
+        """The part of the topic."""
+
     @property
-    def offset(self) -> int: ...
+    def offset(self) -> int:
+        """Its place in the partition, counted from 0."""
+
     @property
-    def key(self) -> bytes | None: ...
+    def key(self) -> bytes | None:
+        """The order id."""
+
     @property
-    def value(self) -> bytes | None: ...
+    def value(self) -> bytes | None:
+        """The message as JSON."""
+
     @property
-    def headers(self) -> Sequence[tuple[str, bytes]]: ...
+    def headers(self) -> Sequence[tuple[str, bytes]]:
+        """The envelope."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,11 +108,14 @@ def origin(order_id: str, partition: int) -> Cause:
 
 def cause(envelope: Envelope, partition: int) -> Cause:
     """The consumed message as the cause of what it leads to, on the same partition so that order holds."""
-    trace_id = envelope.traceparent[3:35] if len(envelope.traceparent) == 55 else _trace_id(envelope.correlation_id)
+    given = _TRACEPARENT.match(envelope.traceparent)
+    trace_id = given["trace_id"] if given else _trace_id(envelope.correlation_id)
     return Cause(envelope.id, envelope.correlation_id, trace_id, partition)
 
 
-def seal(message: Message, because: Cause, *, source: str, topic: str, index: int, now: datetime) -> Outgoing:
+def seal(  # noqa: PLR0913 - an envelope has that much on it; all but two are named where it is called
+    message: Message, because: Cause, *, source: str, topic: str, index: int, now: datetime
+) -> Outgoing:
     """Put a message into its envelope; `index` tells apart the messages of one decision."""
     kind = type(message).__name__
     digest = _digest(f"{because.id}/{source}/{index}", _ID_BYTES)
@@ -188,7 +208,7 @@ def _digest(text: str, size: int) -> str:
 def _trace_id(order_id: str) -> str:
     """A UUID is as long as a trace id, so that an order can be looked up in a tracing tool by its own id."""
     plain = order_id.replace("-", "")
-    return plain if len(plain) == 32 else _digest(order_id, 16)
+    return plain if _TRACE_ID.fullmatch(plain) else _digest(order_id, _TRACE_ID_BYTES)
 
 
 def _at(record: Record, problem: str) -> str:

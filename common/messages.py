@@ -69,7 +69,7 @@ class SagaEvent(Event):
 
 
 class OrderLine(Message):
-    """What was ordered: `quantity` pieces at `price_cents` each, the price pinned when the order was placed."""
+    """What was ordered: `quantity` pieces at `price_cents` each, the price as it was when ordering."""
 
     customer_id: str
     item: str

@@ -1,7 +1,7 @@
 """A state machine as a table of rows, checked when it is made.
 
-The check walks the table as a participant could drive it: from every row that sends a command, each answer that the
-participant's decider may give must find a row in the state that the row leads to.
+The check walks the table as a participant could drive it: from every row that sends a command, each answer
+that the participant's decider may give must find a row in the state that the row leads to.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class ProcessTable:
     """The rows of a process, from its `start` to its `ends`.
 
     Raises:
-        WiringError: two rows for one state and message, an end with rows, a state that can't be reached or can't
-            reach an end, an answer without a row, a step before the pivot without its undo.
+        WiringError: two rows for one state and message, an end with rows, a state that can't be reached or
+            can't reach an end, an answer without a row, a step before the pivot without its undo.
     """
 
     start: str

@@ -1,8 +1,8 @@
 """Wirings as data: who reacts to which message, with which local command, and on which topic it is told.
 
-A wiring is a table of reactions per service. Subscriptions, groups and checks are all derived from it, so nothing
-can drift from what runs. `on` and `instead_of` are generic *functions*, not generic classes: a type checker then
-catches a handler that takes another message than the one it is declared for.
+A wiring is a table of reactions per service. Subscriptions, groups and checks are all derived from it, so
+nothing can drift from what runs. `on` and `instead_of` are generic *functions*, not generic classes: a type
+checker then catches a handler that takes another message than the one it is declared for.
 """
 
 from __future__ import annotations
@@ -98,7 +98,8 @@ class Wiring:
         self._refuse_duplicates(substitution.message for substitution in self.substitutions)
         for reaction in self.reactions:
             if reaction.command not in self.domain.answers:
-                message = f"{self} reacts to {_name(reaction.message)} with {_name(reaction.command)}, unknown to it."
+                heard, command = _name(reaction.message), _name(reaction.command)
+                message = f"{self} reacts to {heard} with {command}, unknown to it."
                 raise WiringError(message)
         object.__setattr__(self, "reaction_to", {_name(row.message): row for row in self.reactions})
         object.__setattr__(self, "told_instead", {row.message: row for row in self.substitutions})
@@ -187,4 +188,3 @@ class Mode:
 
 def _name(message: type[Message]) -> str:
     return message.__name__
-

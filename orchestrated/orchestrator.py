@@ -1,7 +1,7 @@
 """The orchestrator: it drives every saga by the table, and is the only service that sends commands.
 
-It runs on the same core as the domain services. Its "decider" is `handle_event`, its state the saga's row, so a crash
-in mid-saga loses nothing: the row, the inbox and the outbox are one transaction.
+It runs on the same core as the domain services. Its "decider" is `handle_event`, its state the saga's row, so
+a crash in mid-saga loses nothing: the row, the inbox and the outbox are one transaction.
 """
 
 from __future__ import annotations

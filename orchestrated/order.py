@@ -1,4 +1,4 @@
-"""The Order service, orchestrated: it starts the saga of an order, and is told by the orchestrator how it ended."""
+"""The Order service, orchestrated: it starts the saga of an order, and the orchestrator tells it the end."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """The saga of an order as one table: the single place that knows the whole process.
 
-Read a row as: *at* this state, *on* this event, go *to* that state and *send* that message. An event without a row
-changes nothing; it is counted and logged.
+Read a row as: *at* this state, *on* this event, go *to* that state and *send* that message. An event without
+a row changes nothing; it is counted and logged.
 """
 
 from __future__ import annotations
@@ -118,13 +118,13 @@ ORDER_SAGA: Final = ProcessTable(
     start=SagaState.PENDING,
     ends=frozenset({SagaState.COMPLETED, SagaState.FAILED}),
     rows=(
-        #   at                             on                  to                             send
-        row(SagaState.PENDING,             SagaStarted,        SagaState.RESERVING_INVENTORY, reserve_inventory),
-        row(SagaState.RESERVING_INVENTORY, InventoryReserved,  SagaState.PROCESSING_PAYMENT,  process_payment),
-        row(SagaState.RESERVING_INVENTORY, InventoryRejected,  SagaState.FAILED,              saga_failed),
-        row(SagaState.PROCESSING_PAYMENT,  PaymentProcessed,   SagaState.COMPLETED,           saga_completed),
-        row(SagaState.PROCESSING_PAYMENT,  PaymentDeclined,    SagaState.COMPENSATING,        compensate),
-        row(SagaState.COMPENSATING,        PaymentRefunded,    SagaState.COMPENSATING,        compensate),
-        row(SagaState.COMPENSATING,        InventoryReleased,  SagaState.FAILED,              saga_failed),
+    #   at                             on                 to                             send
+    row(SagaState.PENDING,             SagaStarted,       SagaState.RESERVING_INVENTORY, reserve_inventory),
+    row(SagaState.RESERVING_INVENTORY, InventoryReserved, SagaState.PROCESSING_PAYMENT,  process_payment),
+    row(SagaState.RESERVING_INVENTORY, InventoryRejected, SagaState.FAILED,              saga_failed),
+    row(SagaState.PROCESSING_PAYMENT,  PaymentProcessed,  SagaState.COMPLETED,           saga_completed),
+    row(SagaState.PROCESSING_PAYMENT,  PaymentDeclined,   SagaState.COMPENSATING,        compensate),
+    row(SagaState.COMPENSATING,        PaymentRefunded,   SagaState.COMPENSATING,        compensate),
+    row(SagaState.COMPENSATING,        InventoryReleased, SagaState.FAILED,              saga_failed),
     ),
 )  # fmt: skip

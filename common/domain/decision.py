@@ -11,7 +11,7 @@ S = TypeVar("S")
 
 
 class Decision(NamedTuple, Generic[S]):
-    """The state after a command, and what there is to tell; no messages means that the command was ignored."""
+    """The state after a command, and what there is to tell; no messages: the command was ignored."""
 
     state: S
     messages: tuple[Message, ...] = ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 from common.domain.decision import Decision, Rules
 from common.messages import (
@@ -63,22 +63,23 @@ class Inventory:
         return self.reservation.status if self.reservation else None
 
 
-def decide(inventory: Inventory, command: ReserveInventory | ReleaseInventory, _: Rules) -> Decision[Inventory]:
+def decide(
+    inventory: Inventory, command: ReserveInventory | ReleaseInventory, _: Rules
+) -> Decision[Inventory]:
     """Reserve or release; a repeated command gets the stored answer again."""
     match command:
         case ReserveInventory():
             return _reserve(inventory, command)
         case ReleaseInventory():
             return _release(inventory, command)
+        case _:
+            assert_never(command)
 
 
 def _reserve(inventory: Inventory, command: ReserveInventory) -> Decision[Inventory]:
-    reserved = InventoryReserved(
-        order_id=command.order_id, item=command.item, quantity=command.quantity, charge=command.charge
-    )
     match inventory.reservation:
-        case Reservation(status=ReservationStatus.RESERVED):
-            return Decision(inventory, (reserved,))
+        case Reservation(status=ReservationStatus.RESERVED, item=str() as item, quantity=quantity):
+            return Decision(inventory, (_reserved(command, item, quantity),))
         case Reservation(reason=Reason() as reason):
             return Decision(inventory, (InventoryRejected(order_id=command.order_id, reason=reason),))
 
@@ -91,7 +92,11 @@ def _reserve(inventory: Inventory, command: ReserveInventory) -> Decision[Invent
         replace(stock, available=stock.available - command.quantity),
         Reservation(command.order_id, ReservationStatus.RESERVED, command.item, command.quantity),
     )
-    return Decision(held, (reserved,))
+    return Decision(held, (_reserved(command, command.item, command.quantity),))
+
+
+def _reserved(command: ReserveInventory, item: str, quantity: int) -> InventoryReserved:
+    return InventoryReserved(order_id=command.order_id, item=item, quantity=quantity, charge=command.charge)
 
 
 def _reject(inventory: Inventory, command: ReserveInventory, reason: Reason) -> Decision[Inventory]:

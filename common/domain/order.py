@@ -46,7 +46,9 @@ class Order:
     reason: Reason | None = None
 
 
-def decide(order: Order | None, command: PlaceOrder | CompleteOrder | FailOrder, _: Rules) -> Decision[Order | None]:
+def decide(
+    order: Order | None, command: PlaceOrder | CompleteOrder | FailOrder, _: Rules
+) -> Decision[Order | None]:
     """Take an order on, or end one that is pending; an unknown or ended order ignores the rest."""
     match order, command:
         case None, PlaceOrder():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 from common.domain.decision import Decision, Rules
 from common.messages import (
@@ -33,7 +33,7 @@ class PaymentStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """An order's payment; a refund that came before it leaves one without customer and amount (a tombstone)."""
+    """An order's payment; a refund that came first leaves one without customer and amount (a tombstone)."""
 
     order_id: str
     status: PaymentStatus
@@ -51,6 +51,8 @@ def decide(
             return _process(payment, command, rules.payment_limit_cents)
         case RefundPayment():
             return _refund(payment, command)
+        case _:
+            assert_never(command)
 
 
 def _process(payment: Payment | None, command: ProcessPayment, limit_cents: int) -> Decision[Payment | None]:

@@ -1,0 +1,149 @@
+"""Each check of the process table finds what is planted in it, and says what it has found."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+
+from common.errors import WiringError
+from common.messages import (
+    InventoryRejected,
+    InventoryReleased,
+    InventoryReserved,
+    PaymentDeclined,
+    PaymentProcessed,
+    ProcessPayment,
+    Reason,
+    RefundPayment,
+    ReleaseInventory,
+    ReserveInventory,
+    SagaCompleted,
+    SagaFailed,
+    SagaStarted,
+)
+from common.process_table import ProcessTable, Row, row
+
+
+def reserve(saga: str) -> ReserveInventory:
+    """Send the first step."""
+    return ReserveInventory(order_id=saga, item="laptop", quantity=1)
+
+
+def pay(saga: str) -> ProcessPayment:
+    """Send the second step."""
+    return ProcessPayment(order_id=saga, customer_id="alice", amount_cents=1)
+
+
+def release(saga: str) -> ReleaseInventory:
+    """Send the undo of the first step."""
+    return ReleaseInventory(order_id=saga, reason=Reason.PAYMENT_DECLINED)
+
+
+def end(saga: str) -> SagaCompleted | SagaFailed:
+    """Tell the end, whichever it is."""
+    return SagaCompleted(order_id=saga)
+
+
+START: Final = row("NEW", SagaStarted, "RESERVING", reserve)
+RESERVED: Final = row("RESERVING", InventoryReserved, "PAYING", pay)
+REJECTED: Final = row("RESERVING", InventoryRejected, "BAD", end)
+PAID: Final = row("PAYING", PaymentProcessed, "GOOD", end)
+DECLINED: Final = row("PAYING", PaymentDeclined, "UNDOING", release)
+RELEASED: Final = row("UNDOING", InventoryReleased, "BAD", end)
+SOUND: Final = (START, RESERVED, REJECTED, PAID, DECLINED, RELEASED)
+
+
+def table(*rows: Row, ends: frozenset[str] = frozenset({"GOOD", "BAD"})) -> ProcessTable:
+    """A process that begins at NEW."""
+    return ProcessTable(start="NEW", ends=ends, rows=rows)
+
+
+def without(unwanted: Row, *added: Row) -> tuple[Row, ...]:
+    """The sound table with one row taken out, and others put in."""
+    return (*(one for one in SOUND if one is not unwanted), *added)
+
+
+def test_a_sound_table_finds_its_rows() -> None:
+    """Given a sound table, each row is found by its state and message, and nothing else is."""
+    sound = table(*SOUND)
+    assert [sound.find(one.at, one.on) for one in SOUND] == list(SOUND)
+    assert sound.find("NEW", InventoryReserved) is None
+
+
+def test_a_table_says_what_each_message_may_lead_to() -> None:
+    """The messages that may be sent because of another are merged over all of its rows, each named once."""
+    again = row("UNDOING", InventoryRejected, "BAD", end)
+    late = row("UNDOING", PaymentDeclined, "UNDOING", release)
+    sends = table(*SOUND, again, late).sends
+    assert sends[SagaStarted] == (ReserveInventory,)
+    assert sends[InventoryRejected] == (SagaCompleted, SagaFailed)
+    assert sends[PaymentDeclined] == (ReleaseInventory,)
+
+
+FAULTS: Final[dict[str, tuple[tuple[Row, ...], str]]] = {
+    "duplicate row": (
+        (*SOUND, row("PAYING", PaymentProcessed, "GOOD", end)),
+        "2 rows at PAYING on PaymentProcessed",
+    ),
+    "dead end": (
+        without(PAID, row("PAYING", PaymentProcessed, "LIMBO", end)),
+        r"LIMBO is a dead end: none of \['BAD', 'GOOD'\] can be reached from it",
+    ),
+    "endless loop": (
+        without(RELEASED, row("UNDOING", InventoryReleased, "UNDOING", release)),
+        "UNDOING is a dead end",
+    ),
+    "unreachable state": (
+        (*SOUND, row("ISLAND", PaymentProcessed, "GOOD", end)),
+        "ISLAND can't be reached from NEW",
+    ),
+    "unreachable end": (
+        without(PAID, row("PAYING", PaymentProcessed, "BAD", end)),
+        "GOOD can't be reached from NEW",
+    ),
+    "end with rows": (
+        (*SOUND, row("GOOD", InventoryReleased, "BAD", end)),
+        "GOOD is an end, but has rows",
+    ),
+    "answer without a row": (
+        without(DECLINED),
+        "no row at PAYING on PaymentDeclined, an answer to ProcessPayment",
+    ),
+    "missing undo": (
+        without(DECLINED, row("PAYING", PaymentDeclined, "BAD", end)),
+        "nothing undoes ReserveInventory: no row sends ReleaseInventory",
+    ),
+}
+
+
+@pytest.mark.parametrize(("rows", "fault"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_planted_fault_is_found_and_named(rows: tuple[Row, ...], fault: str) -> None:
+    """A table with a fault can't be made, and the error names state and message."""
+    with pytest.raises(WiringError, match=fault):
+        table(*rows)
+
+
+def test_every_fault_is_named_at_once() -> None:
+    """Several faults are told in one error, so that they can be mended in one go."""
+    with pytest.raises(WiringError) as refused:
+        table(*without(DECLINED, row("ISLAND", PaymentProcessed, "GOOD", end)))
+    assert "ISLAND can't be reached" in str(refused.value)
+    assert "no row at PAYING on PaymentDeclined" in str(refused.value)
+
+
+def test_the_pivot_needs_no_undo() -> None:
+    """From the point of no return on a saga only goes forward, so the sound table does without a refund."""
+    sent = {message for one in table(*SOUND).rows for message in one.sends}
+    assert ProcessPayment in sent
+    assert RefundPayment not in sent
+
+
+def test_a_row_needs_to_know_what_it_sends() -> None:
+    """A row whose function has no return annotation is refused by the function's name."""
+
+    def send_something(saga: str):  # type: ignore[no-untyped-def] # noqa: ANN202 - the fault that is planted
+        return reserve(saga)
+
+    with pytest.raises(WiringError, match="send_something must be annotated with the message"):
+        row("NEW", SagaStarted, "RESERVING", send_something)

@@ -1,0 +1,275 @@
+"""A service's database: rows come back as they were, and writers take turns while readers go on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import pytest
+from sqlalchemy import Connection, select
+
+from common.domain.inventory import Inventory, Reservation, ReservationStatus, Stock
+from common.messages import Reason, ReleaseInventory, ReserveInventory, Step
+from common.services import INVENTORY, ORDER, RESERVATIONS, STOCK
+from common.store.database import Database
+from common.store.rows import LoadedRows, RowTable
+from orchestrated.orchestrator import SAGAS
+from orchestrated.saga import OrderSaga, SagaState
+from tests.pump import NOW, fill_stock
+
+AT: Final = NOW.isoformat()
+LATER: Final = NOW.replace(year=2027).isoformat()
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    """A database file of the test's own."""
+    return f"sqlite:///{tmp_path / 'some.db'}"
+
+
+@pytest.fixture
+def database(url: str) -> Iterator[Database]:
+    """A database with every table that the tests need."""
+    made = Database(url, [STOCK.table, RESERVATIONS.table, SAGAS.table])
+    yield made
+    made.close()
+
+
+def available(connection: Connection) -> int:
+    """How many laptops nobody holds."""
+    return sum(connection.scalars(select(STOCK.table.c.available)))
+
+
+def take_one(connection: Connection) -> None:
+    """Read the stock and write one less."""
+    rows = LoadedRows(STOCK)
+    rows.load(connection, ["laptop"])
+    stock = rows.get("laptop")
+    assert stock is not None
+    rows.put(Stock(stock.item, stock.available - 1))
+    rows.save(connection, AT)
+
+
+SAGA_ROWS: Final = [
+    OrderSaga("order-1", "alice", "laptop", 2, 100_00),
+    OrderSaga(
+        "order-2",
+        "bob",
+        "phone",
+        1,
+        2**40,
+        state=SagaState.COMPENSATING,
+        done=(Step.RESERVE, Step.PAY),
+        reason=Reason.PAYMENT_DECLINED,
+    ),
+]
+
+
+def test_rows_come_back_as_they_were(database: Database) -> None:
+    """Enumerations, tuples, None and large amounts survive the database, with their types."""
+    with database.write() as transaction:
+        rows = LoadedRows(SAGAS)
+        for saga in SAGA_ROWS:
+            rows.put(saga)
+        rows.save(transaction, AT)
+    with database.read() as connection:
+        loaded = LoadedRows(SAGAS)
+        loaded.load(connection, ["order-1", "order-2", "order-3"])
+    assert [loaded.get("order-1"), loaded.get("order-2"), loaded.get("order-3")] == [*SAGA_ROWS, None]
+    second = loaded.get("order-2")
+    assert second is not None
+    assert (type(second.state), type(second.done), type(second.reason)) == (SagaState, tuple, Reason)
+
+
+def test_a_new_row_is_inserted_and_a_known_one_updated(database: Database) -> None:
+    """A row keeps the time at which it was made, and gets the time at which it was last changed."""
+    with database.write() as transaction:
+        fill_stock(transaction, {"laptop": 5})
+    with database.write() as transaction:
+        rows = LoadedRows(STOCK)
+        rows.load(transaction, ["laptop", "phone"])
+        rows.put(Stock("laptop", 4))
+        rows.put(Stock("phone", 9))
+        rows.save(transaction, LATER)
+    with database.read() as connection:
+        stored = connection.execute(select(STOCK.table).order_by(STOCK.table.c.item)).all()
+    assert [tuple(row) for row in stored] == [("laptop", 4, AT, LATER), ("phone", 9, LATER, LATER)]
+
+
+def test_a_row_that_has_not_changed_is_not_written(database: Database) -> None:
+    """What a decider leaves as it is keeps its time stamps."""
+    with database.write() as transaction:
+        fill_stock(transaction, {"laptop": 5})
+    with database.write() as transaction:
+        rows = LoadedRows(STOCK)
+        rows.load(transaction, ["laptop"])
+        rows.put(Stock("laptop", 5))
+        rows.save(transaction, LATER)
+    with database.read() as connection:
+        assert connection.execute(select(STOCK.table.c.updated_at)).scalar_one() == AT
+
+
+def test_a_batch_sees_its_own_changes(database: Database) -> None:
+    """Within a batch a row is what the batch has made of it, before anything is written."""
+    with database.write() as transaction:
+        fill_stock(transaction, {"laptop": 5})
+        rows = LoadedRows(STOCK)
+        rows.load(transaction, ["laptop"])
+        rows.put(Stock("laptop", 4))
+        assert rows.get("laptop") == Stock("laptop", 4)
+        assert available(transaction) == 5
+
+
+def test_a_release_finds_the_item_by_its_reservation(database: Database) -> None:
+    """A release names no item; its reservation does, be it of the same batch or of an earlier one."""
+    reserve = ReserveInventory(order_id="order-1", item="laptop", quantity=2)
+    release = ReleaseInventory(order_id="order-1", reason=Reason.PAYMENT_DECLINED)
+    reservation = Reservation("order-1", ReservationStatus.RESERVED, "laptop", 2)
+    with database.write() as transaction:
+        fill_stock(transaction, {"laptop": 5})
+        repository = INVENTORY.storage.open()
+        repository.load(transaction, [reserve, release])
+        assert repository.state(release) == Inventory()
+        repository.keep(Inventory(Stock("laptop", 3), reservation))
+        assert repository.state(release) == Inventory(Stock("laptop", 3), reservation)
+        repository.save(transaction, AT)
+    with database.write() as transaction:
+        repository = INVENTORY.storage.open()
+        repository.load(transaction, [release])
+        assert repository.state(release) == Inventory(Stock("laptop", 3), reservation)
+
+
+def test_nothing_is_kept_where_there_is_nothing(tmp_path: Path) -> None:
+    """A decision that leaves no state behind writes no row."""
+    orders = Database(f"sqlite:///{tmp_path / 'order.db'}", ORDER.storage.tables)
+    with orders.write() as transaction:
+        repository = ORDER.storage.open()
+        repository.load(transaction, [])
+        repository.keep(None)
+        repository.save(transaction, AT)
+        assert transaction.execute(select(ORDER.storage.tables[0])).all() == []
+    orders.close()
+
+
+def test_an_inventory_without_anything_in_it_is_not_kept(database: Database) -> None:
+    """Where neither stock nor reservation is known, neither table gets a row."""
+    with database.write() as transaction:
+        repository = INVENTORY.storage.open()
+        repository.keep(Inventory())
+        repository.save(transaction, AT)
+        assert [transaction.execute(select(table)).all() for table in INVENTORY.storage.tables] == [[], []]
+
+
+def test_an_error_rolls_everything_back(database: Database) -> None:
+    """A transaction that fails leaves nothing behind."""
+    with pytest.raises(ZeroDivisionError), database.write() as transaction:  # noqa: PT012 - the write is the point
+        fill_stock(transaction, {"laptop": 5})
+        _ = 1 // 0
+    with database.read() as connection:
+        assert connection.execute(select(STOCK.table)).all() == []
+
+
+def test_two_writers_lose_no_update(url: str, database: Database) -> None:
+    """Two instances that read, decide and write at the same time wait for each other's turn."""
+    each = 25
+    with database.write() as transaction:
+        fill_stock(transaction, {"laptop": 2 * each})
+
+    def write() -> None:
+        instance = Database(url, [STOCK.table])
+        for _ in range(each):
+            with instance.write() as transaction:
+                take_one(transaction)
+        instance.close()
+
+    with ThreadPoolExecutor(2) as threads:
+        for writer in [threads.submit(write), threads.submit(write)]:
+            writer.result()
+    with database.read() as connection:
+        assert available(connection) == 0
+
+
+def test_a_reader_does_not_wait_for_a_writer(url: str, database: Database) -> None:
+    """While one instance writes, another reads what was committed before, at once."""
+    reader = Database(url, [STOCK.table])
+    with database.write() as transaction:
+        fill_stock(transaction, {"laptop": 5})
+    with database.write() as transaction:
+        take_one(transaction)
+        with reader.read() as connection:
+            assert available(connection) == 5
+    with reader.read() as connection:
+        assert available(connection) == 4
+    reader.close()
+
+
+def test_a_writer_does_not_wait_for_a_reader(url: str, database: Database) -> None:
+    """A view stays as it was when it was opened, while another instance commits."""
+    writer = Database(url, [STOCK.table])
+    with database.write() as transaction:
+        fill_stock(transaction, {"laptop": 5})
+    with database.read() as connection:
+        assert available(connection) == 5
+        with writer.write() as transaction:
+            take_one(transaction)
+        assert available(connection) == 5
+    writer.close()
+
+
+def test_a_database_that_is_there_is_opened_as_it_is(url: str, database: Database) -> None:
+    """An instance that starts beside another, or after a crash, finds the tables and what is in them."""
+    with database.write() as transaction:
+        fill_stock(transaction, {"laptop": 5})
+    again = Database(url, [STOCK.table, RESERVATIONS.table, SAGAS.table])
+    with again.read() as connection:
+        assert available(connection) == 5
+    again.close()
+
+
+@pytest.mark.parametrize(
+    ("pragma", "value"), [("journal_mode", "wal"), ("synchronous", 2), ("busy_timeout", 10_000)]
+)
+def test_sqlite_is_set_up_to_survive_a_power_cut(database: Database, pragma: str, value: object) -> None:
+    """Commits are on the disk before they count, and writers wait for each other."""
+    with database.read() as connection:
+        assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one() == value
+
+
+def test_sqlite_can_be_set_up_to_survive_a_process_only(url: str) -> None:
+    """A database that goes with its run needn't wait for the disk at each commit."""
+    quick = Database(url, [], synchronous="NORMAL")
+    with quick.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA synchronous").scalar_one() == 1
+    quick.close()
+
+
+@dataclass(frozen=True)
+class Parcel:
+    """A row with every kind of column."""
+
+    number: str
+    weight_g: int
+    label: str
+    state: SagaState | None
+    stops: tuple[str, ...]
+
+
+def test_a_table_is_derived_from_its_dataclass() -> None:
+    """The first field is the key, the others follow in their order, and two time stamps are added."""
+    parcels = RowTable(Parcel, "parcels")
+    assert parcels.table.columns.keys() == [
+        "number",
+        "weight_g",
+        "label",
+        "state",
+        "stops",
+        "created_at",
+        "updated_at",
+    ]
+    assert [column.name for column in parcels.table.primary_key] == ["number"]
+    row = Parcel("1", 500, "fragile", None, ("Rome", "Oslo"))
+    assert parcels.row(parcels.values(row) | {"created_at": AT, "updated_at": AT}) == row
+    STOCK.table.metadata.remove(parcels.table)
