@@ -110,7 +110,7 @@ class _ControlledCluster:
     def _awake(self) -> Iterator[None]:
         """Keep the cluster's thread from sleeping on a command.
 
-        It looks for commands when it has served a connection, else once a second: so knock until it has looked.
+        It looks for commands after serving a connection, or else once a second: so knock until it has looked.
         """
         done = threading.Event()
         knocker = threading.Thread(target=self._knock, args=(done,), daemon=True)
