@@ -74,6 +74,8 @@ class Core:
         """Take a batch of consumed records and return what they lead to, in the order to publish it in."""
         tasks = [task for record in records if (task := self._read(record)) is not None]
         self.counts["consumed"] += len(records)
+        if not tasks:
+            return []
         with self.database.write() as transaction:
             forget_sent(transaction, self._acknowledged)
             fresh = first_seen(transaction, [task.because.id for task in tasks], timestamp(now))

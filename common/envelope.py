@@ -170,14 +170,18 @@ def parse(record: Record, message_type: type[Message]) -> Message:
     """Read a record's body as the message that its header promises.
 
     Raises:
-        UnreadableRecordError: the body doesn't fit the type.
+        UnreadableRecordError: the body doesn't fit the type, or is about another order than the record's key.
     """
     try:
-        return message_type.model_validate_json(record.value or b"")
+        message = message_type.model_validate_json(record.value or b"")
     except ValidationError as error:
         problem = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, problem["loc"])) or "body"
         raise UnreadableRecordError(_at(record, f"{where}: {problem['msg']}")) from error
+    if message.order_id.encode() != record.key:
+        # Another key means another partition, where the order's records could overtake each other.
+        raise UnreadableRecordError(_at(record, f"the key is not the order id {message.order_id!r}"))
+    return message
 
 
 def read_message(record: Record) -> tuple[Envelope, Message]:

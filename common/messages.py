@@ -7,9 +7,13 @@ tolerates a newer producer (Postel's rule for event schemas); a change that brea
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import ClassVar, Final
+from typing import Annotated, ClassVar, Final
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
+
+Pieces = Annotated[int, Field(gt=0)]
+"""Of an item; none or fewer would make stock out of nothing."""
+Cents = Annotated[int, Field(gt=0)]
 
 
 class Step(StrEnum):
@@ -73,8 +77,8 @@ class OrderLine(Message):
 
     customer_id: str
     item: str
-    quantity: int
-    price_cents: int
+    quantity: Pieces
+    price_cents: Cents
 
     @property
     def total_cents(self) -> int:
@@ -88,7 +92,7 @@ class Charge(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     customer_id: str
-    amount_cents: int
+    amount_cents: Cents
 
 
 # Commands
@@ -116,7 +120,7 @@ class ReserveInventory(Command):
     STEP = Step.RESERVE
 
     item: str
-    quantity: int
+    quantity: Pieces
     charge: Charge | None = None
 
 
@@ -134,7 +138,7 @@ class ProcessPayment(Command):
     STEP = Step.PAY
 
     customer_id: str
-    amount_cents: int
+    amount_cents: Cents
 
 
 class RefundPayment(Command):
@@ -189,7 +193,7 @@ class InventoryReserved(InventoryEvent):
     STEP = Step.RESERVE
 
     item: str
-    quantity: int
+    quantity: Pieces
     charge: Charge | None = None
 
 
@@ -215,7 +219,7 @@ class PaymentProcessed(PaymentEvent):
 
     STEP = Step.PAY
 
-    amount_cents: int
+    amount_cents: Cents
 
 
 class PaymentDeclined(PaymentEvent):

@@ -35,7 +35,7 @@ def row(at: str, on: type[Message], to: str, send: Callable[[Any], Message]) -> 
     return Row(at, on, to, send, returned_messages(send))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ProcessTable:
     """The rows of a process, from its `start` to its `ends`.
 
@@ -89,6 +89,8 @@ class ProcessTable:
     def _unanswered(self) -> Iterable[str]:
         for one in self.rows:
             for command in one.sends:
+                if issubclass(command, Command) and command not in _ANSWERS:
+                    yield f"nobody answers the {command.__name__} that is sent at {one.at}"
                 for answer in _ANSWERS.get(command, ()):
                     if self.find(one.to, answer) is None:
                         yield f"no row at {one.to} on {answer.__name__}, an answer to {command.__name__}"

@@ -22,7 +22,7 @@ S = TypeVar("S")
 M = TypeVar("M", bound=Message)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Domain(Generic[S]):
     """What a service does: its decider, where its state lives, and everything that a command may lead to."""
 
@@ -75,12 +75,13 @@ def _returned(function: Callable[[M], Message]) -> type[Message]:
     return first
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Wiring:
     """One service's part in a mode.
 
     Raises:
-        WiringError: two reactions to one message, or a reaction with a command that the domain doesn't know.
+        WiringError: two reactions to one message, a reaction with a command that the domain doesn't know, or a
+            substitution for what it never emits.
     """
 
     mode: str
@@ -100,6 +101,11 @@ class Wiring:
             if reaction.command not in self.domain.answers:
                 heard, command = _name(reaction.message), _name(reaction.command)
                 message = f"{self} reacts to {heard} with {command}, unknown to it."
+                raise WiringError(message)
+        emitted = {answer for answers in self.domain.answers.values() for answer in answers}
+        for substitution in self.substitutions:
+            if substitution.message not in emitted:
+                message = f"{self} substitutes {_name(substitution.message)}, which its domain never emits."
                 raise WiringError(message)
         object.__setattr__(self, "reaction_to", {_name(row.message): row for row in self.reactions})
         object.__setattr__(self, "told_instead", {row.message: row for row in self.substitutions})
@@ -147,7 +153,7 @@ class Wiring:
                 raise WiringError(text)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Mode:
     """A whole wiring mode: its services, and the messages that end the story because nobody need hear them.
 

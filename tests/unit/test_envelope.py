@@ -14,6 +14,7 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import ValidationError
 
 from common.envelope import (
     Cause,
@@ -142,6 +143,20 @@ def test_a_body_that_does_not_fit_is_unreadable(body: bytes | None, problem: str
     record = replace(delivered(sealed(), offset=7), value=body)
     with pytest.raises(UnreadableRecordError, match=rf"orders\.events\[2\]@7: {problem}"):
         parse(record, OrderCreated)
+
+
+@pytest.mark.parametrize("key", [None, b"", b"another order"])
+def test_a_key_that_is_not_the_order_id_makes_a_record_unreadable(key: bytes | None) -> None:
+    """Under another key a record could overtake, or be overtaken by, those of its own order."""
+    with pytest.raises(UnreadableRecordError, match="the key is not the order id"):
+        read_message(replace(delivered(sealed()), key=key))
+
+
+@pytest.mark.parametrize("quantity", [0, -1])
+def test_stock_cannot_be_made_by_a_negative_quantity(quantity: int) -> None:
+    """A quantity or an amount is positive, whoever sends it."""
+    with pytest.raises(ValidationError):
+        ReserveInventory(order_id="1", item="laptop", quantity=quantity)
 
 
 def test_fields_that_are_not_known_are_tolerated() -> None:

@@ -13,6 +13,7 @@ from common.messages import (
     InventoryReserved,
     PaymentDeclined,
     PaymentProcessed,
+    PlaceOrder,
     ProcessPayment,
     Reason,
     RefundPayment,
@@ -38,6 +39,11 @@ def pay(saga: str) -> ProcessPayment:
 def release(saga: str) -> ReleaseInventory:
     """Send the undo of the first step."""
     return ReleaseInventory(order_id=saga, reason=Reason.PAYMENT_DECLINED)
+
+
+def place(saga: str) -> PlaceOrder:
+    """Send what no participant of the saga knows."""
+    return PlaceOrder(order_id=saga, customer_id="alice", item="laptop", quantity=1, price_cents=1)
 
 
 def end(saga: str) -> SagaCompleted | SagaFailed:
@@ -109,6 +115,10 @@ FAULTS: Final[dict[str, tuple[tuple[Row, ...], str]]] = {
     "answer without a row": (
         without(DECLINED),
         "no row at PAYING on PaymentDeclined, an answer to ProcessPayment",
+    ),
+    "unknown command": (
+        without(DECLINED, row("PAYING", PaymentDeclined, "UNDOING", place)),
+        "nobody answers the PlaceOrder that is sent at PAYING",
     ),
     "missing undo": (
         without(DECLINED, row("PAYING", PaymentDeclined, "BAD", end)),

@@ -81,6 +81,14 @@ def test_two_substitutions_for_one_message_are_refused() -> None:
         replace(order, substitutions=order.substitutions * 2)
 
 
+def test_a_substitution_for_what_is_never_emitted_is_refused() -> None:
+    """A service can only tell something else instead of what its domain emits."""
+    with pytest.raises(
+        WiringError, match=r"choreographed/payment substitutes OrderCreated, which its domain"
+    ):
+        replace(PAYMENT, substitutions=(instead_of(OrderCreated, start_saga),))
+
+
 def test_a_command_that_the_domain_does_not_know_is_refused() -> None:
     """A service can't react with another service's command, and the error names both messages."""
     with pytest.raises(WiringError, match="payment reacts to PaymentDeclined with FailOrder, unknown to it"):
