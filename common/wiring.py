@@ -80,7 +80,7 @@ class Wiring:
     """One service's part in a mode.
 
     Raises:
-        WiringError: two reactions to one message, a reaction with a command that the domain doesn't know, or a
+        WiringError: two reactions to one message, a reaction with a command unknown to the domain, or a
             substitution for what it never emits.
     """
 
