@@ -71,8 +71,8 @@ def consumer_options(*, fetch_max_wait_ms: int) -> dict[str, Any]:
         # One polled batch is one transaction: large enough to share its cost, small enough to be short.
         "max_poll_records": 500,
         "retry_backoff_ms": 10,
-        # How long the fetcher sleeps when it has nothing to ask for. A seek doesn't wake it, so with the default
-        # of 200 ms that is what a group's first record would wait.
+        # How long the fetcher sleeps when it has nothing to ask for. A seek doesn't wake it, so with the
+        # default of 200 ms that is what a group's first record would wait.
         "consumer_timeout_ms": 10,
         # As for the producer.
         "metadata_max_age_ms": 30_000,

@@ -19,7 +19,7 @@ class Publisher(Protocol):
     """Where a service's messages go; a lab may put another one between."""
 
     async def start(self) -> None:
-        """Connect; BrokerError if the broker can't be reached."""
+        """Connect, unless that is done; BrokerError if the broker can't be reached."""
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
         """Return once the broker has acknowledged all of them; BrokerError if some may not have arrived."""
@@ -31,8 +31,8 @@ class Publisher(Protocol):
 class KafkaPublisher:
     """Publishes with aiokafka, a batch per partition.
 
-    Without the producer's idempotence (it hangs when the broker dies, aio-libs/aiokafka#1101): what is sent twice
-    has the same id, and the consumer's inbox removes it.
+    Without the producer's idempotence (it hangs when the broker dies, aio-libs/aiokafka#1101): what is sent
+    twice has the same id, and the consumer's inbox removes it.
     """
 
     def __init__(self, bootstrap_servers: str) -> None:
@@ -40,14 +40,15 @@ class KafkaPublisher:
         self._producer: AIOKafkaProducer | None = None
 
     async def start(self) -> None:
-        """Connect; BrokerError if the broker can't be reached."""
+        """Connect, unless that is done; BrokerError if the broker can't be reached."""
+        if self._producer is not None:
+            return
         producer = AIOKafkaProducer(bootstrap_servers=self._bootstrap_servers, **producer_options())
         try:
             await producer.start()
         except KafkaError as error:
             await producer.stop()
-            message = f"Can't publish to {self._bootstrap_servers}: {error}"
-            raise BrokerError(message) from error
+            raise BrokerError(f"can't publish to {self._bootstrap_servers}: {error}") from error
         self._producer = producer
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
@@ -56,11 +57,12 @@ class KafkaPublisher:
         for record in records:
             by_partition[record.topic, record.partition].append(record)
         sending = (self._publish_partition(*where, batch) for where, batch in by_partition.items())
-        try:
-            await asyncio.gather(*sending)
-        except KafkaError as error:
-            message = f"{len(records)} records are not all acknowledged: {error!r}"
-            raise BrokerError(message) from error
+        # Each is waited for: what is tried again must not run beside what is still under way.
+        for outcome in await asyncio.gather(*sending, return_exceptions=True):
+            if isinstance(outcome, KafkaError):
+                raise BrokerError(f"not all {len(records)} records are acknowledged: {outcome}") from outcome
+            if outcome is not None:
+                raise outcome
 
     async def stop(self) -> None:
         """Disconnect; idempotent."""
@@ -70,8 +72,7 @@ class KafkaPublisher:
 
     async def _publish_partition(self, topic: str, partition: int, records: Sequence[Outgoing]) -> None:
         if self._producer is None:
-            message = "The publisher is not started."
-            raise BrokerError(message)
+            raise BrokerError("the publisher is not started")
         waiting = list(reversed(records))
         while waiting:
             batch = self._producer.create_batch()

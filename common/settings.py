@@ -1,29 +1,35 @@
-"""Settings by environment variable; each has a default that works on one machine with nothing else installed."""
+"""Settings by environment variable; each has a default that works on one machine, with nothing installed."""
 
 from __future__ import annotations
 
+import json
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from common.domain.decision import Rules
 from common.errors import ConfigurationError
 
 DEFAULT_STOCK: Final = {"laptop": 100, "phone": 100, "headphones": 100}
 
+_ADDRESS: Final = r"[^\s,:]+:\d{1,5}"
+_MOST_PIECES: Final = 1_000_000_000_000
+
 
 class Settings(BaseSettings):
-    """What an operator may set. Field `kafka_bootstrap_servers` is the variable `KAFKA_BOOTSTRAP_SERVERS`, and so on."""
+    """What an operator may set: field `data_dir` is the variable `DATA_DIR`, and so on."""
 
     model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore")
 
     kafka_bootstrap_servers: str | None = Field(
-        None, description="broker addresses, HOST:PORT[,HOST:PORT...]; without it an embedded broker is started"
+        None,
+        pattern=f"^{_ADDRESS}(,{_ADDRESS})*$",
+        description="broker addresses, HOST:PORT[,HOST:PORT...]; without it, a whole mode embeds a broker",
     )
-    topic_partitions: int = Field(6, ge=1, le=1000, description="partitions of every topic")
+    topic_partitions: int = Field(3, ge=1, le=1000, description="partitions of every topic")
     fetch_max_wait_ms: int = Field(
         100,
         ge=1,
@@ -32,7 +38,9 @@ class Settings(BaseSettings):
     )
     max_poll_records: int = Field(500, ge=1, le=10_000, description="records in one batch, at most")
     data_dir: Path | None = Field(
-        None, description="folder of the services' SQLite databases; without it a temporary one"
+        None,
+        description="folder of the services' SQLite databases, in a new subfolder if the broker is embedded, "
+        "since they must not outlive it; without it a temporary one",
     )
     http_host: str = Field("127.0.0.1", description="address that the HTTP servers bind to")
     http_port: int | None = Field(
@@ -41,7 +49,7 @@ class Settings(BaseSettings):
     payment_limit: Annotated[Decimal, Field(ge=0, decimal_places=2, max_digits=12)] = Field(
         Decimal("500.00"), description="a payment above this amount is declined"
     )
-    initial_stock: dict[str, Annotated[int, Field(ge=0)]] = Field(
+    initial_stock: dict[str, Annotated[int, Field(ge=0, le=_MOST_PIECES)]] = Field(
         DEFAULT_STOCK, description="stock of items that the Inventory service has no row for yet, as JSON"
     )
     log_level: str = Field(
@@ -63,15 +71,28 @@ def load_settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        faults = (f"{str(fault['loc'][0]).upper()}: {fault['msg']}" for fault in error.errors())
-        message = "Bad setting in the environment: " + "; ".join(faults)
-        raise ConfigurationError(message) from error
+        faults = [f"{_variable(fault['loc'])}: {fault['msg']}" for fault in error.errors()]
+        raise ConfigurationError("bad setting in the environment: " + "; ".join(faults)) from error
+    except SettingsError as error:
+        # Only INITIAL_STOCK is JSON; the error names the field and quotes nothing of its value.
+        raise ConfigurationError("bad setting in the environment: INITIAL_STOCK: not JSON") from error
 
 
 def describe_settings() -> str:
     """The settings with defaults and meanings, for help texts."""
     lines = [
-        f"  {name.upper()}\n      {field.description} (default: {field.default})"
+        f"  {name.upper()}\n      {field.description} (default: {_shown(field.default)})"
         for name, field in Settings.model_fields.items()
     ]
     return "environment variables:\n" + "\n".join(lines)
+
+
+def _variable(location: tuple[str | int, ...]) -> str:
+    name, *within = location
+    return "".join([str(name).upper(), *(f"[{part!r}]" for part in within)])
+
+
+def _shown(default: Any) -> str:  # noqa: ANN401 - a setting of any type
+    if default is None:
+        return "none"
+    return json.dumps(default) if isinstance(default, dict) else str(default)

@@ -52,8 +52,9 @@ IDEMPOTENCY: Final = Table(
     Column("key", String, primary_key=True),
     Column("fingerprint", String, nullable=False),
     Column("order_id", String, nullable=False),
+    Column("answered", Integer, nullable=False),
 )
-"""Which order an `Idempotency-Key` led to, and what was asked with it."""
+"""Which order an `Idempotency-Key` led to, what was asked with it, and the first answer's HTTP status."""
 
 RUNTIME_TABLES: Final = (INBOX, OUTBOX, HISTORY)
 """What every service has beside its domain rows."""

@@ -1,0 +1,214 @@
+"""The consuming side of a service: its consumer group, its partitions, and how far it has come.
+
+Nothing is ever skipped: a partition that the group has never committed is read from its beginning, by a seek,
+and records that the broker has dropped before they were consumed are an error. `auto_offset_reset="earliest"`
+would do the first, but also pass over the second in silence.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from time import monotonic
+from typing import Any, Final
+
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
+
+from common.broker import consumer_options
+from common.errors import LabError
+from common.wiring import Wiring
+
+log = logging.getLogger(__name__)
+
+Batch = dict[TopicPartition, list[Any]]
+
+_POLL_MS: Final = 250
+_ANSWER_LIMIT_S: Final = 1.0
+_COMMIT_EVERY_S: Final = 0.5
+_LAST_COMMIT_LIMIT_S: Final = 0.3
+_DAY_MS: Final = 24 * 60 * 60 * 1000
+
+
+class OverrunError(LabError):
+    """The broker has dropped records that were not consumed yet: their effects are lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class BrokerLink:
+    """How a service reaches its topics."""
+
+    bootstrap_servers: str
+    partitions: int = 6
+    fetch_max_wait_ms: int = 100
+    max_poll_records: int = 500
+    prefix: str = ""
+    """Goes before the names of topics and groups, so that separate runs can share a broker."""
+    sole_instance: bool = False
+    """Whether this is the only instance of its service: it then takes all partitions, and joins no group.
+
+    The embedded broker has room for no second member, and a restarted one would wait 19 s for the first one's
+    session to end."""
+
+
+class Subscription:
+    """A service's place in its consumer group, which commits are kept for.
+
+    `finish` is awaited before partitions may go to another instance: it returns once no batch is in flight.
+    """
+
+    def __init__(self, wiring: Wiring, link: BrokerLink, finish: Callable[[], Awaitable[None]]) -> None:
+        self.assigned = asyncio.Event()
+        """Whether the broker has given this instance its partitions, perhaps none."""
+        self._wiring = wiring
+        self._link = link
+        self._finish = finish
+        self._topics = [link.prefix + topic for topic in sorted(wiring.subscriptions)]
+        self._consumer: AIOKafkaConsumer | None = None
+        self._new: frozenset[TopicPartition] = frozenset()
+        self._uncommitted: dict[TopicPartition, int] = {}
+        self._next_commit = 0.0
+
+    async def start(self) -> None:
+        """Connect with a fresh consumer: one whose start failed can't be used again (aio-libs/aiokafka#759).
+
+        Raises:
+            KafkaError: the broker can't be reached, or refuses.
+        """
+        await self.stop()
+        self._consumer = AIOKafkaConsumer(
+            bootstrap_servers=self._link.bootstrap_servers,
+            group_id=self._link.prefix + self._wiring.group,
+            client_id=str(self._wiring).replace("/", "."),
+            # A long outage is waited for in the middle of a batch. A member that doesn't poll would be put
+            # out of its group, and aiokafka never lets it back in. Rebalances have a limit of their own.
+            max_poll_interval_ms=_DAY_MS,
+            **consumer_options(fetch_max_wait_ms=self._link.fetch_max_wait_ms),
+        )
+        if self._link.sole_instance:
+            await self._start_alone(self._consumer)
+        else:
+            self._consumer.subscribe(self._topics, listener=_Rebalancing(self))
+            await self._consumer.start()
+
+    async def _start_alone(self, consumer: AIOKafkaConsumer) -> None:
+        everything = [
+            TopicPartition(topic, partition)
+            for topic in self._topics
+            for partition in range(self._link.partitions)
+        ]
+        consumer.assign(everything)
+        await consumer.start()
+        await self.on_assigned(frozenset(everything))
+
+    async def poll(self) -> Batch:
+        """Wait a moment for records of the partitions that are ours.
+
+        Raises:
+            OverrunError: the broker has dropped records that were not consumed yet.
+            KafkaError: the broker is in trouble; trying again may help.
+        """
+        if self._consumer is None:
+            return {}
+        try:
+            batch: Batch = await self._consumer.getmany(
+                timeout_ms=_POLL_MS, max_records=self._link.max_poll_records
+            )
+        except OffsetOutOfRangeError as error:
+            raise OverrunError(
+                f"{self._wiring} fell behind, and the broker has dropped records that it had not consumed "
+                f"({error}): raise the broker's retention, or put fewer orders in flight."
+            ) from error
+        except NoOffsetForPartitionError:
+            await self._begin_uncommitted(self._consumer)
+            return {}
+        # A rebalance may have come between: what isn't ours any more is its new owner's.
+        ours = self._consumer.assignment()
+        return {where: records for where, records in batch.items() if where in ours}
+
+    async def done(self, offsets: Mapping[TopicPartition, int]) -> None:
+        """Note that all up to these offsets is done; they are committed now or a moment later.
+
+        Not for each batch: a commit costs as much as a batch of one record, and what a crash leaves
+        uncommitted comes again and is dropped by the inbox.
+        """
+        self._uncommitted.update(offsets)
+        if monotonic() >= self._next_commit:
+            await self.commit()
+
+    async def commit(self) -> None:
+        """Move the group's offsets; if that fails, the records come again, and the inbox drops them."""
+        self._next_commit = monotonic() + _COMMIT_EVERY_S
+        offsets, self._uncommitted = self._uncommitted, {}
+        if self._consumer is None or not offsets:
+            return
+        try:
+            await self._consumer.commit(offsets)
+        except KafkaError as error:
+            log.info(
+                "%s could not commit offsets; the inbox will drop what comes again: %r", self._wiring, error
+            )
+
+    def take_new_partitions(self) -> list[int]:
+        """The numbers of the partitions that were assigned since the last call."""
+        new, self._new = self._new, frozenset()
+        return sorted({where.partition for where in new})
+
+    async def trouble(self) -> str | None:
+        """What keeps the broker from serving us now; None if it does."""
+        if self._consumer is None or not self.assigned.is_set():
+            return "no partitions assigned yet"
+        try:
+            async with asyncio.timeout(_ANSWER_LIMIT_S):
+                await self._consumer.topics()
+        except TimeoutError:
+            return f"no answer within {_ANSWER_LIMIT_S:g} s"
+        except KafkaError as error:
+            return f"no answer: {error}"
+        return None
+
+    async def stop(self) -> None:
+        """Leave the group; idempotent. It can hang when the broker is gone (aio-libs/aiokafka#1101)."""
+        self.assigned.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_COMMIT_LIMIT_S):
+                await self.commit()
+        consumer, self._consumer = self._consumer, None
+        if consumer is not None:
+            await consumer.stop()
+
+    async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
+        """After a rebalance: these are ours now."""
+        self._new |= partitions
+        self.assigned.set()
+
+    async def on_revoked(self) -> None:
+        """Before a rebalance: all may go to another instance."""
+        self.assigned.clear()
+        self._new = frozenset()
+        await self._finish()
+        await self.commit()
+
+    async def _begin_uncommitted(self, consumer: AIOKafkaConsumer) -> None:
+        """Seek the beginning of every partition that the group has never committed."""
+        ours = sorted(consumer.assignment())
+        committed = await asyncio.gather(*(consumer.committed(where) for where in ours))
+        new = [where for where, offset in zip(ours, committed, strict=True) if offset is None]
+        for where, offset in (await consumer.beginning_offsets(new)).items() if new else ():
+            consumer.seek(where, offset)
+
+
+class _Rebalancing(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped
+    """Passes aiokafka's calls on, under the names that it wants."""
+
+    def __init__(self, subscription: Subscription) -> None:
+        self._subscription = subscription
+
+    async def on_partitions_revoked(self, _: frozenset[TopicPartition]) -> None:
+        await self._subscription.on_revoked()
+
+    async def on_partitions_assigned(self, assigned: frozenset[TopicPartition]) -> None:
+        await self._subscription.on_assigned(assigned)
