@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -47,9 +48,18 @@ exit codes: 0 valid, 1 invalid (an expectation or an invariant was broken), 2 un
 not be judged), 64 usage, 130 interrupted.
 
 """
-_BROKER: Final = re.compile(
-    r"^(\[[0-9a-fA-F:]+\]|[^\s:,\[\]]+):\d{1,5}(,(\[[0-9a-fA-F:]+\]|[^\s:,\[\]]+):\d{1,5})*$"
-)
+_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:,\[\]]+):(?P<port>[0-9]{1,5})")
+_LAST_PORT: Final = 65_535
+
+
+class _Console(Console):
+    """Shows text as it is, even if it looks like markup, and leaves a broken pipe to `main`."""
+
+    def __init__(self, *, stderr: bool = False) -> None:
+        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
+
+    def on_broken_pipe(self) -> NoReturn:
+        raise BrokenPipeError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -61,9 +71,15 @@ class _Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
+    # The client logs each of its attempts; when they come to nothing, a LabError says so, once.
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
     try:
         code: int = arguments.do(arguments)
+        sys.stdout.flush()
     except ConfigurationError as error:
         print(error, file=sys.stderr)
         return USAGE_ERROR
@@ -136,10 +152,15 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _broker(text: str) -> str:
-    if text != EMBEDDED and not _BROKER.match(text):
+    if text != EMBEDDED and not all(map(_is_address, text.split(","))):
         message = f"{text!r} is neither `{EMBEDDED}` nor HOST:PORT[,HOST:PORT...]"
         raise argparse.ArgumentTypeError(message)
     return text
+
+
+def _is_address(text: str) -> bool:
+    address = _ADDRESS.fullmatch(text)
+    return address is not None and 0 < int(address["port"]) <= _LAST_PORT
 
 
 def _positive(text: str) -> int:
@@ -154,7 +175,7 @@ def _run(arguments: argparse.Namespace) -> int:
     scenarios = [find_scenario(name) for name in arguments.scenarios] or built_in_scenarios()
     _check_order(arguments.order, scenarios)
     # With the document on standard output, people read the report on the other channel.
-    report = Report(Console(stderr=arguments.json == "-", highlight=False), verbose=arguments.verbose)
+    report = Report(_Console(stderr=arguments.json == "-"), verbose=arguments.verbose)
     document = asyncio.run(_replay_all(arguments, scenarios, settings, report))
     if len(document.scenarios) > 1:
         report.overview(document)
@@ -235,13 +256,13 @@ def _list(_: argparse.Namespace) -> int:
     table.add_column("what happens")
     for scenario in built_in_scenarios():
         table.add_row(scenario.name, str(scenario.total_orders), " ".join(scenario.description.split()))
-    Console(highlight=False).print(table)
+    _Console().print(table)
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
     scenario = find_scenario(arguments.scenario)
-    console = Console(highlight=False)
+    console = _Console()
     console.print(f"{scenario.name}: {' '.join(scenario.description.split())}")
     console.print(
         "stock: " + (", ".join(f"{pieces} {item}" for item, pieces in scenario.stock.items()) or "none")

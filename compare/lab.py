@@ -41,6 +41,7 @@ class Broker:
     name: str
     bootstrap_servers: str
     fetch_max_wait_ms: int
+    sole_instance: bool
     make_topics: Callable[[Sequence[str], int], Awaitable[None]]
     drop_topics: Callable[[Sequence[str]], Awaitable[None]]
 
@@ -53,11 +54,24 @@ async def open_broker(address: str, settings: Settings) -> AsyncIterator[Broker]
         BrokerError: the embedded broker can't be started; another one is first reached when topics are made.
     """
     if address != EMBEDDED:
-        make = partial(ensure_topics, address)
-        yield Broker(address, address, settings.fetch_max_wait_ms, make, partial(delete_topics, address))
+        yield Broker(
+            name=address,
+            bootstrap_servers=address,
+            fetch_max_wait_ms=settings.fetch_max_wait_ms,
+            sole_instance=False,
+            make_topics=partial(ensure_topics, address),
+            drop_topics=partial(delete_topics, address),
+        )
         return
     async with embedded_broker() as broker:
-        yield Broker(EMBEDDED, broker.bootstrap, _EMBEDDED_FETCH_MS, broker.create_topics, _keep)
+        yield Broker(
+            name=EMBEDDED,
+            bootstrap_servers=broker.bootstrap,
+            fetch_max_wait_ms=_EMBEDDED_FETCH_MS,
+            sole_instance=True,
+            make_topics=broker.create_topics,
+            drop_topics=_keep,
+        )
 
 
 async def _keep(_: Sequence[str]) -> None:
@@ -91,11 +105,12 @@ class Lab:
             partitions=self._settings.topic_partitions,
             fetch_max_wait_ms=self._broker.fetch_max_wait_ms,
             max_poll_records=self._settings.max_poll_records,
+            sole_instance=self._broker.sole_instance,
             prefix=f"{self._run_id}.{next(self._replays)}.{mode.name}.",
         )
         topics = sorted(link.prefix + topic for topic in mode.topics)
+        await self._broker.make_topics(topics, link.partitions)
         try:
-            await self._broker.make_topics(topics, link.partitions)
             return await replay(same, mode, link, partial(self._told, name, mode.name))
         finally:
             await self._broker.drop_topics(topics)

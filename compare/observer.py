@@ -6,8 +6,8 @@ No hook inside a service stands in for it: what it shows has crossed the broker.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Any, Final
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
@@ -25,7 +25,7 @@ class Observer:
     """Reads the given topics from their beginning, without a consumer group.
 
     Raises:
-        BrokerError: from `start`, if the broker can't be reached.
+        BrokerError: from every method but `stop`, if the broker can't be read from.
     """
 
     def __init__(self, bootstrap_servers: str, topics: Iterable[str], partitions: int) -> None:
@@ -43,26 +43,28 @@ class Observer:
     async def start(self) -> None:
         """Connect and begin to read."""
         try:
-            await self._consumer.start()
-            self._consumer.assign(self._where)
-            for where, offset in (await self._consumer.beginning_offsets(self._where)).items():
-                self._consumer.seek(where, offset)
-                self._read[where] = offset
-        except KafkaError as error:
+            with _reading():
+                await self._consumer.start()
+                self._consumer.assign(self._where)
+                for where, offset in (await self._consumer.beginning_offsets(self._where)).items():
+                    self._consumer.seek(where, offset)
+                    self._read[where] = offset
+        except BrokerError:
             await self._consumer.stop()
-            message = f"The observer can't read from the broker: {error}"
-            raise BrokerError(message) from error
+            raise
         self._task = asyncio.create_task(self._watch())
 
     async def end_offsets(self) -> dict[TopicPartition, int]:
         """How far each partition goes at this moment."""
-        ends: dict[TopicPartition, int] = await self._consumer.end_offsets(self._where)
+        with _reading():
+            ends: dict[TopicPartition, int] = await self._consumer.end_offsets(self._where)
         return ends
 
     def has_read(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether everything up to these offsets is in `records`; an error in reading is raised here."""
         if self._task is not None and self._task.done():
-            self._task.result()
+            with _reading():
+                self._task.result()
         return all(self._read[where] >= offset for where, offset in ends.items())
 
     async def stop(self) -> None:
@@ -79,3 +81,12 @@ class Observer:
             for where, records in got.items():
                 self.records += records
                 self._read[where] = records[-1].offset + 1
+
+
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except KafkaError as error:
+        message = f"The observer can't read from the broker: {error}"
+        raise BrokerError(message) from error

@@ -106,13 +106,13 @@ async def _services(
 def _runner(plan_: Plan, wiring: Wiring, link: BrokerLink, folder: Path) -> Runner:
     tables = wiring.domain.storage.tables
     # The folder goes with the replay, so its databases need not survive a power cut; they do survive a crash.
-    database = Database(f"sqlite:///{folder / wiring.name}.db", tables, synchronous="NORMAL")
+    database = Database(f"sqlite:///{folder / wiring.name}.db", tables, synchronous="OFF")
     if STOCK.table in tables:
         _fill_stock(database, {**plan_.scenario.stock, WARM_UP_ITEM: 1})
     publisher: Publisher = KafkaPublisher(link.bootstrap_servers)
     if plan_.scenario.deliveries > 1:
         publisher = RepeatingPublisher(publisher, plan_.scenario.deliveries)
-    return Runner(Core(wiring, plan_.rules, database, link.prefix), link, publisher)
+    return Runner(Core(wiring, plan_.rules, database, link.prefix), link, publisher, own_thread=False)
 
 
 def _fill_stock(database: Database, stock: Mapping[str, int]) -> None:

@@ -172,7 +172,8 @@ class Report:
         return "=>" if self._plain else "⇒"
 
     def _table(self, *columns: str) -> Table:
-        table = Table(box=ASCII if self._plain else SIMPLE_HEAD, expand=True, pad_edge=False)
+        box = ASCII if self._plain else SIMPLE_HEAD
+        table = Table(box=box, expand=True, pad_edge=False, collapse_padding=True)
         first, *rest = columns
         table.add_column(first, overflow="fold", no_wrap=first != "orders")
         for column in rest:
@@ -206,7 +207,7 @@ def _endings(orders: Sequence[OrderEnd], spec: int) -> str:
 
 def _brief(metrics: Metrics) -> str:
     end = f"{metrics.to_end.median_ms:.0f} ms" if metrics.to_end else "no end"
-    return f"{metrics.records} rec, {metrics.hops} hops, {end}"
+    return f"{metrics.records} rec {metrics.hops} hops {end}"
 
 
 def _duration(durations: Durations | None) -> str:

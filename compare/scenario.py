@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from decimal import Decimal
 from enum import StrEnum
@@ -18,6 +17,7 @@ from pydantic import (
     Tag,
     model_validator,
 )
+from pydantic_core import PydanticCustomError
 
 from common.domain.order import OrderStatus
 from common.messages import Reason
@@ -33,13 +33,18 @@ class Ending(StrEnum):
     FAILED = OrderStatus.FAILED.value
 
 
+def _misfit(problem: str, *at: int | str) -> PydanticCustomError:
+    """An error at a place within the model that is checked: what is there doesn't fit the rest."""
+    return PydanticCustomError("misfit", "{problem}", {"problem": problem, "at": at})
+
+
 class _Model(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 def _exact(value: object) -> object:
     """YAML's numbers come as int or Decimal; a float has lost its last digit already."""
-    if isinstance(value, float):
+    if not isinstance(value, int | Decimal | str) or isinstance(value, bool):
         message = "give a price as an exact number, such as 199.99"
         raise ValueError(message)  # noqa: TRY004 - pydantic turns ValueError into a validation error
     return value
@@ -66,8 +71,7 @@ class ExpectedOrder(_Model):
     @model_validator(mode="after")
     def _reason_needs_failure(self) -> ExpectedOrder:
         if self.reason is not None and self.status is not Ending.FAILED:
-            message = "only a FAILED order has a reason; leave `reason` out"
-            raise ValueError(message)
+            raise _misfit("only a FAILED order has a reason; leave it out", "reason")
         return self
 
 
@@ -126,11 +130,8 @@ class OrderSpec(_Model):
             isinstance(self.expect, ExpectedSplit)
             and self.expect.completed + self.expect.failed != self.count
         ):
-            message = (
-                f"expect.completed + expect.failed must be the {self.count} orders of `count`, "
-                f"not {self.expect.completed + self.expect.failed}"
-            )
-            raise ValueError(message)
+            split = self.expect.completed + self.expect.failed
+            raise _misfit(f"completed and failed must add up to `count`, {self.count}, not {split}", "expect")
         return self
 
 
@@ -157,23 +158,19 @@ class Scenario(_Model):
 
     @model_validator(mode="after")
     def _names_fit(self) -> Scenario:
-        for name, count in Counter(spec.name for spec in self.orders if spec.name).items():
-            if count > 1:
-                message = f"{count} orders are named {name!r}; give each its own name"
-                raise ValueError(message)
         known: set[str] = set()
         for index, spec in enumerate(self.orders):
+            if spec.name in known:
+                raise _misfit(f"an earlier order is named {spec.name!r}, too", "orders", index, "name")
             if spec.after is not None and spec.after not in known:
-                message = f"orders.{index}.after: no earlier order is named {spec.after!r}"
-                raise ValueError(message)
+                raise _misfit(f"no earlier order is named {spec.after!r}", "orders", index, "after")
             known |= {spec.name} if spec.name else set()
         for item in self.expect.stock:
             if item not in self.stock:
-                message = f"expect.stock.{item}: `stock` has no such item to begin with"
-                raise ValueError(message)
+                raise _misfit("the scenario's own `stock` has no such item", "expect", "stock", item)
         if self.total_orders > MAX_ORDERS:
-            message = f"{self.total_orders} orders are too many for one scenario; {MAX_ORDERS} at most"
-            raise ValueError(message)
+            problem = f"{self.total_orders} orders are too many for one scenario; {MAX_ORDERS} at most"
+            raise _misfit(problem, "orders")
         return self
 
     @property

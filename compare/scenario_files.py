@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from reprlib import Repr
 from typing import Any, Final
 
 import yaml
@@ -20,6 +21,9 @@ from compare.scenario import ExpectedEnd, ExpectedOrder, ExpectedSplit, OrderSpe
 
 _BUILT_IN: Final = files("compare") / "scenarios"
 _SUFFIXES: Final = (".yaml", ".yml")
+_SHORT: Final = Repr()
+_SHORT.maxlevel = 1
+_SHORT.maxstring = 60
 
 
 class ScenarioError(ConfigurationError):
@@ -39,32 +43,26 @@ def find_scenario(name_or_path: str) -> Scenario:
         ScenarioError: there is neither, or the file isn't a valid scenario.
     """
     if name_or_path.endswith(_SUFFIXES) or "/" in name_or_path:
-        path = Path(name_or_path)
-        if not path.is_file():
-            message = f"{path}: no such scenario file."
-            raise ScenarioError(message)
-        return _load(path, str(path))
-    built_in = _BUILT_IN / f"{name_or_path}.yaml"
-    if built_in.is_file():
-        return _load(built_in, built_in.name)
-    names = sorted(Path(file.name).stem for file in _BUILT_IN.iterdir())
-    close = get_close_matches(name_or_path, names, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else f"the built-in ones are {', '.join(names)}."
+        return _load(Path(name_or_path), name_or_path)
+    built_in = {Path(file.name).stem: file for file in _BUILT_IN.iterdir()}
+    if name_or_path in built_in:
+        return _load(built_in[name_or_path], built_in[name_or_path].name)
+    close = get_close_matches(name_or_path, built_in, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else f"the built-in ones are {', '.join(sorted(built_in))}."
     message = f"No scenario is named {name_or_path!r}; {hint} For a file of your own, give its path (*.yaml)."
     raise ScenarioError(message)
 
 
 def _load(file: Traversable | Path, shown_as: str) -> Scenario:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        message = f"{shown_as}: can't be read as UTF-8 text: {error}"
-        raise ScenarioError(message) from error
+    text = _text(file, shown_as)
     try:
         node = yaml.compose(text, Loader=_ExactLoader)
         data = yaml.load(text, Loader=_ExactLoader)  # noqa: S506 - _ExactLoader is a SafeLoader
     except yaml.YAMLError as error:
-        raise ScenarioError(_yaml_fault(shown_as, error)) from error
+        raise ScenarioError(_yaml_fault(shown_as, text, error)) from error
+    except RecursionError as error:
+        message = f"{shown_as}: nested too deeply for a scenario."
+        raise ScenarioError(message) from error
     if not isinstance(data, dict):
         message = f"{shown_as}: a scenario is a mapping with `description`, `stock` and `orders`."
         raise ScenarioError(message)
@@ -78,10 +76,41 @@ def _load(file: Traversable | Path, shown_as: str) -> Scenario:
         raise ScenarioError(faults) from error
 
 
-def _yaml_fault(shown_as: str, error: yaml.YAMLError) -> str:
-    mark = getattr(error, "problem_mark", None)
-    line = f":{mark.line + 1}" if mark else ""
-    return f"{shown_as}{line}: not valid YAML: {getattr(error, 'problem', None) or error}."
+def _text(file: Traversable | Path, shown_as: str) -> str:
+    try:
+        raw = file.read_bytes()
+    except FileNotFoundError as error:
+        message = f"{shown_as}: no such scenario file.{_near(Path(shown_as))}"
+        raise ScenarioError(message) from error
+    except (OSError, ValueError) as error:
+        message = f"{shown_as}: can't be read: {error}."
+        raise ScenarioError(message) from error
+    try:
+        return raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        message = f"{shown_as}:{line}: not UTF-8 text; save the file as UTF-8."
+        raise ScenarioError(message) from error
+
+
+def _near(path: Path) -> str:
+    """A hint at a scenario of almost the same name: a file beside it, or a built-in one."""
+    beside = path.parent.iterdir() if path.parent.is_dir() else ()
+    near = {file.name: str(file) for file in beside if file.name.endswith(_SUFFIXES)}
+    near |= {file.name: Path(file.name).stem for file in _BUILT_IN.iterdir()}
+    close = get_close_matches(path.name, near, n=1)
+    return f" Did you mean {near[close[0]]}?" if close else ""
+
+
+def _yaml_fault(shown_as: str, text: str, error: yaml.YAMLError) -> str:
+    match error:
+        case yaml.MarkedYAMLError(problem=str(problem), problem_mark=yaml.Mark(line=line)):
+            pass
+        case yaml.reader.ReaderError(reason=problem, position=position):
+            line = text.count("\n", 0, position)
+        case _:
+            problem, line = str(error), 0
+    return f"{shown_as}:{line + 1}: not valid YAML: {problem}."
 
 
 def _faults(shown_as: str, root: yaml.Node | None, errors: Iterable[ErrorDetails]) -> Iterator[str]:
@@ -90,10 +119,19 @@ def _faults(shown_as: str, root: yaml.Node | None, errors: Iterable[ErrorDetails
         # A list whose members are faulty is also said to be too short; the members' own faults say more.
         if error["type"] == "too_short" and any(_within(other, error) for other in errors):
             continue
-        path = [part for part in error["loc"] if part not in {"each", "split"}]
+        path = _path((*error["loc"], *error.get("ctx", {}).get("at", ())))
         line = _line(root, path)
         where = ".".join(map(str, path)) or "scenario"
         yield f"{shown_as}:{line}: {where}: {_mend(error, path)}"
+
+
+def _path(location: tuple[int | str, ...]) -> list[int | str]:
+    """Where it is in the file, which doesn't say of which kind an order's expectation is."""
+    match location:
+        case ("orders", int(), "expect", _, *rest):
+            return [*location[:3], *rest]
+        case _:
+            return list(location)
 
 
 def _within(inner: ErrorDetails, outer: ErrorDetails) -> bool:
@@ -111,8 +149,9 @@ def _mend(error: ErrorDetails, path: list[int | str]) -> str:
             if close
             else (f"unknown field; there are {', '.join(_fields(path[:-1]))}")
         )
-    shown = error["input"] if isinstance(error["input"], Decimal) else repr(error["input"])
-    given = "" if error["type"] == "value_error" else f" (it is {shown})"
+    value = error["input"]
+    shown = value if isinstance(value, Decimal) else _SHORT.repr(value)
+    given = "" if error["type"] in {"value_error", "misfit"} else f" (it is {shown})"
     return error["msg"].removeprefix("Value error, ") + given
 
 
@@ -150,7 +189,17 @@ def _child(node: yaml.Node | None, part: int | str) -> tuple[yaml.Node, int] | N
 
 
 class _ExactLoader(yaml.SafeLoader):
-    """Safe YAML whose decimal numbers stay exact, and whose keys must not be given twice."""
+    """Safe YAML whose numbers are decimal and stay exact, and whose keys must not be given twice."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:  # noqa: ANN401, FBT001, FBT002 - the base's signature
+        try:
+            return super().construct_object(node, deep)
+        except (AttributeError, LookupError, ValueError):
+            problem = f"{_SHORT.repr(node.value)} is no {node.tag.rpartition(':')[2]}; put text in quotes"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark) from None
+
+    def construct_whole(self, node: yaml.ScalarNode) -> int:
+        return int(str(self.construct_scalar(node)))
 
     def construct_exact(self, node: yaml.ScalarNode) -> Decimal:
         text = str(self.construct_scalar(node))
@@ -163,6 +212,9 @@ class _ExactLoader(yaml.SafeLoader):
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the base's signature
         seen = set()
         for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problem = "a key must be plain text"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             if key.value in seen:
                 problem = f"the key {key.value!r} is given twice"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
@@ -170,4 +222,5 @@ class _ExactLoader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+_ExactLoader.add_constructor("tag:yaml.org,2002:int", _ExactLoader.construct_whole)
 _ExactLoader.add_constructor("tag:yaml.org,2002:float", _ExactLoader.construct_exact)

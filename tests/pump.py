@@ -76,7 +76,7 @@ def place_order(
 def open_core(wiring: Wiring, folder: Path) -> Core:
     """A service over its database file in `folder`; it survives the death of a process, not a power cut."""
     url = f"sqlite:///{folder / wiring.name}.db"
-    return Core(wiring, Rules(), Database(url, wiring.domain.storage.tables, synchronous="NORMAL"))
+    return Core(wiring, Rules(), Database(url, wiring.domain.storage.tables, synchronous="OFF"))
 
 
 def fill_stock(transaction: Connection, stock: Mapping[str, int]) -> None:
