@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-
 from typing import Final
 
 from common.errors import ConfigurationError
@@ -29,7 +28,7 @@ def bind(host: str, port: int, mend: str) -> socket.socket:
         # Connections of an earlier run that are still being closed don't count.
         found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         found.bind(address)
-        # At once, for two sockets may be bound to a port as long as neither listens; clients that come early wait.
+        # At once, for two sockets may be bound to a port as long as neither listens. Early clients wait.
         found.listen(_BACKLOG)
     except OSError as error:
         found.close()

@@ -33,7 +33,7 @@ from common.wiring import Mode, Wiring
 EX_CONFIG: Final = 78
 """The exit code of a process that starting again can't mend (BSD's sysexits)."""
 
-_EMBEDDED_FETCH_MS: Final = 5
+_EMBEDDED_FETCH_MS: Final = 10
 """The embedded broker holds an empty fetch for the whole time: a compromise between latency and idle CPU."""
 _FIRST_RESTART_S: Final = 0.5
 _LAST_RESTART_S: Final = 10.0

@@ -58,8 +58,8 @@ def _whole(value: object) -> object:
 
 
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+$")]
-Pieces = Annotated[int, BeforeValidator(_whole), Field(ge=0, le=1_000_000)]
-Price = Annotated[Decimal, BeforeValidator(_exact), Field(gt=0, le=1_000_000, decimal_places=2)]
+Pieces = Annotated[int, Field(ge=0, le=1_000_000), BeforeValidator(_whole)]
+Price = Annotated[Decimal, Field(gt=0, le=1_000_000, decimal_places=2), BeforeValidator(_exact)]
 
 
 class ExpectedOrder(_Model):
@@ -96,9 +96,9 @@ def _which(value: object) -> str:
     return "split" if split else "each"
 
 
+_Bare = BeforeValidator(_bare_status, json_schema_input_type=Ending | ExpectedOrder)
 Expectation = Annotated[
-    Annotated[Annotated[ExpectedOrder, BeforeValidator(_bare_status)], Tag("each")]
-    | Annotated[ExpectedSplit, Tag("split")],
+    Annotated[Annotated[ExpectedOrder, _Bare], Tag("each")] | Annotated[ExpectedSplit, Tag("split")],
     Discriminator(_which),
 ]
 
@@ -110,10 +110,10 @@ class OrderSpec(_Model):
     """By which later orders can refer to it."""
     customer: Name = "customer"
     item: Name
-    quantity: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=10_000)] = 1
+    quantity: Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_whole)] = 1
     price: Price
     """Of one piece."""
-    count: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=MAX_ORDERS)] = 1
+    count: Annotated[int, Field(ge=1, le=MAX_ORDERS), BeforeValidator(_whole)] = 1
     at: Annotated[Decimal, Field(ge=0, le=60)] = Decimal(0)
     """When it is placed: seconds after the start, or after the end of the orders named by `after`."""
     after: Name | None = None
@@ -142,8 +142,14 @@ class ExpectedEnd(_Model):
     """Pieces of each item that nobody holds."""
 
 
+def _named_by_its_file(schema: dict[str, Any]) -> None:
+    schema["required"].remove("name")
+
+
 class Scenario(_Model):
-    """A scenario, as its YAML file has it."""
+    """A scenario, as its YAML file has it; without a `name`, it goes by the file's."""
+
+    model_config = ConfigDict(json_schema_extra=_named_by_its_file)
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,59}$")]
     description: Annotated[str, Field(min_length=1), AfterValidator(str.strip)]
@@ -151,7 +157,7 @@ class Scenario(_Model):
     """Pieces of each item to begin with; an item that isn't here is unknown."""
     orders: Annotated[tuple[OrderSpec, ...], Field(min_length=1)]
     expect: ExpectedEnd = ExpectedEnd()
-    deliveries: Annotated[int, BeforeValidator(_whole), Field(ge=1, le=5)] = 1
+    deliveries: Annotated[int, Field(ge=1, le=5), BeforeValidator(_whole)] = 1
     """How many times every record is put on the broker; more than once tests that effects happen once."""
     timeout: Annotated[Decimal, Field(gt=0, le=600)] = Decimal(30)
     """Seconds within which all must be over, or the verdict is `unknown`."""

@@ -30,6 +30,13 @@ def _decimal(value: object) -> object:
     return Decimal(value)
 
 
+def _whole(value: object) -> object:
+    """1.0 as 1, for JSON Schema's `integer` knows no difference; what isn't whole is left to be refused."""
+    if isinstance(value, Decimal) and 1 <= value <= MAX_QUANTITY and value == value.to_integral_value():
+        return int(value)
+    return value
+
+
 Price = Annotated[
     Decimal,
     BeforeValidator(_decimal),
@@ -45,6 +52,9 @@ Price = Annotated[
 ]
 
 
+Quantity = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=1, le=MAX_QUANTITY)]
+
+
 class NewOrder(BaseModel):
     """An order to be placed; unknown fields are refused, since a misspelt one would change its meaning."""
 
@@ -58,9 +68,7 @@ class NewOrder(BaseModel):
 
     customer_id: Text = Field(description="who orders")
     item: Text = Field(description="what is ordered")
-    quantity: int = Field(
-        strict=True, ge=1, le=MAX_QUANTITY, description="pieces, written without a fraction: 1, not 1.0"
-    )
+    quantity: Quantity = Field(description="pieces, a whole number")
     price: Price = Field(
         description='price of one piece: a JSON number or decimal text ("199.99"), with at most two decimals'
     )

@@ -1,0 +1,245 @@
+"""Placing orders over HTTP: what is accepted, what it is answered with, and what waiting does."""
+
+from __future__ import annotations
+
+import asyncio
+from time import monotonic
+from typing import Any
+
+import pytest
+
+from common.domain.order import OrderStatus
+from common.http.app import create_app
+from tests.http.conftest import OrderService, ServedMode, client_of
+from tests.running import until
+
+LAPTOP = {"customer_id": "cust-1", "item": "laptop", "quantity": 1, "price": 200}
+TOO_DEAR = LAPTOP | {"price": 600}
+JSON = {"Content-Type": "application/json"}
+
+
+def body(price: str = "200", quantity: str = "1") -> str:
+    """A body with these literals in it."""
+    return f'{{"customer_id": "cust-1", "item": "laptop", "quantity": {quantity}, "price": {price}}}'
+
+
+async def test_accepted_at_once(service: OrderService) -> None:
+    """An order is taken on as PENDING and told where it is, though the broker is away."""
+    answer = await service.client.post("/orders", json=LAPTOP)
+
+    assert answer.status_code == 202
+    order = answer.json()
+    assert answer.headers["Location"] == f"/orders/{order['order_id']}"
+    assert order["order_id"][14] == "7"
+    assert order["created_at"] == order["updated_at"]
+    shown = {name: order[name] for name in (*LAPTOP, "total", "status", "reason")}
+    assert shown == LAPTOP | {"price": "200.00", "total": "200.00", "status": "PENDING", "reason": None}
+    assert service.counts() == (1, 1, 0)
+
+
+async def test_shown_as_answered(service: OrderService) -> None:
+    """What the order's own address shows is what the answer to placing it said, and its history."""
+    placed = await service.client.post("/orders", json=LAPTOP)
+    shown = (await service.client.get(placed.headers["Location"])).json()
+    (first,) = shown.pop("history")
+    assert shown == placed.json()
+    assert list(shown) == list(placed.json())
+    assert (first["from"], first["to"], first["cause"]) == ("NONE", "PENDING", shown["order_id"])
+
+
+async def test_readable_in_a_terminal(service: OrderService) -> None:
+    """An answer is indented and ends with a line break."""
+    await service.client.post("/orders", json=LAPTOP)
+    text = (await service.client.get("/orders")).text
+    assert text.startswith('{\n  "items": [\n')
+    assert text.endswith("}\n")
+
+
+@pytest.mark.parametrize(
+    ("literal", "shown", "cents"),
+    [
+        ("200", "200.00", 200_00),
+        ("200.0", "200.00", 200_00),
+        ("199.99", "199.99", 199_99),
+        ("199.990", "199.99", 199_99),
+        ('"199.99"', "199.99", 199_99),
+        ('"200"', "200.00", 200_00),
+        ("0.01", "0.01", 1),
+        ("0.29", "0.29", 29),
+        ("1.15", "1.15", 115),
+        ("4.35", "4.35", 435),
+        ("2e2", "200.00", 200_00),
+        ("1000000", "1000000.00", 1_000_000_00),
+        ("1000000.00", "1000000.00", 1_000_000_00),
+    ],
+)
+async def test_money_is_exact(service: OrderService, literal: str, shown: str, cents: int) -> None:
+    """A price is what its digits say, as a number and as text."""
+    answer = await service.client.post("/orders", content=body(literal), headers=JSON)
+    assert answer.json()["price"] == shown
+    assert service.order(answer.json()["order_id"]).price_cents == cents
+
+
+@pytest.mark.parametrize(
+    "literal",
+    [
+        "0", "-1", "0.001", "199.990000000000001", "199.999", "1000000.01", "1e7", "1e400", "1e-400",
+        "1e999999999999", "9" * 400, "9" * 5000, "true", "null", "[200]", '"NaN"', '"1e2"', '"+5"', '" 5"',
+        '"5 "', '"1_000"', '"٣"', '"-5"', '"0"', '""', '"199.999"', '"1,50"', '"12345678"',
+    ],
+)  # fmt: skip
+async def test_no_such_price(service: OrderService, literal: str) -> None:
+    """A price that is not exact, positive, or bounded is refused, whatever its form."""
+    answer = await service.client.post("/orders", content=body(literal), headers=JSON)
+    assert answer.status_code == 422
+    (fault,) = answer.json()["errors"]
+    assert (fault["location"], fault["pointer"]) == ("body", "/price")
+    assert service.counts() == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    "literal", ["0", "-1", "10001", "1.5", "1e9", "1e-9", '"1"', "true", "null", "9" * 30]
+)
+async def test_no_such_quantity(service: OrderService, literal: str) -> None:
+    """A quantity is a whole number from 1 to 10,000, not text."""
+    answer = await service.client.post("/orders", content=body(quantity=literal), headers=JSON)
+    assert answer.status_code == 422
+    assert [fault["pointer"] for fault in answer.json()["errors"]] == ["/quantity"]
+    assert service.counts() == (0, 0, 0)
+
+
+@pytest.mark.parametrize(("literal", "quantity"), [("1", 1), ("1.0", 1), ("1e2", 100), ("10000", 10_000)])
+async def test_whole_quantities(service: OrderService, literal: str, quantity: int) -> None:
+    """To JSON, 1.0 is the number 1."""
+    answer = await service.client.post("/orders", content=body(quantity=literal), headers=JSON)
+    assert answer.json()["quantity"] == quantity
+
+
+async def test_the_largest_order(service: OrderService) -> None:
+    """The largest price times the largest quantity is still exact."""
+    answer = await service.client.post("/orders", json=LAPTOP | {"price": 1_000_000, "quantity": 10_000})
+    assert answer.json()["total"] == "10000000000.00"
+
+
+@pytest.mark.parametrize("text", ["a", "Müller & Söhne", "日本", "a b", "x" * 100, "a/b", "'; --"])
+async def test_any_visible_text(service: OrderService, text: str) -> None:
+    """Customers and items may have any name that can be seen."""
+    answer = await service.client.post("/orders", json=LAPTOP | {"customer_id": text, "item": text})
+    assert (answer.json()["customer_id"], answer.json()["item"]) == (text, text)
+
+
+@pytest.mark.parametrize("wait", ["wait=5", 'respond-async, wait="5"', "WAIT = 5; foo"])
+async def test_waits_for_the_end(mode: ServedMode, wait: str) -> None:
+    """With `Prefer: wait`, the answer is the order's end: 201, COMPLETED or FAILED."""
+    answer = await mode["order"].post("/orders", json=LAPTOP, headers={"Prefer": wait})
+    assert (answer.status_code, answer.json()["status"]) == (201, "COMPLETED")
+    assert answer.headers["Preference-Applied"] == "wait=5"
+
+    answer = await mode["order"].post("/orders", json=TOO_DEAR, headers={"Prefer": wait})
+    assert (answer.status_code, answer.json()["status"]) == (201, "FAILED")
+    assert answer.json()["reason"] == "payment_declined"
+
+
+async def test_waits_no_longer(service: OrderService) -> None:
+    """An order that doesn't end in time is answered with 202, when the time is up."""
+    before = monotonic()
+    answer = await service.client.post("/orders", json=LAPTOP, headers={"Prefer": "wait=1"})
+    assert 1 <= monotonic() - before < 5
+    assert (answer.status_code, answer.json()["status"]) == (202, "PENDING")
+    assert answer.headers["Preference-Applied"] == "wait=1"
+
+
+@pytest.mark.parametrize("prefer", ["", "wait", "wait=", "wait=x", "wait=-1", "wait=1.5", "waiting=5", ",;="])
+async def test_unknown_preferences_are_ignored(service: OrderService, prefer: str) -> None:
+    """A preference that is unknown or malformed changes nothing."""
+    answer = await service.client.post("/orders", json=LAPTOP, headers={"Prefer": prefer})
+    assert answer.status_code == 202
+    assert "Preference-Applied" not in answer.headers
+
+
+async def test_the_wait_is_capped(service: OrderService) -> None:
+    """No client makes a service wait for longer than 30 s; a service that closes doesn't wait at all."""
+    closing = asyncio.Event()
+    closing.set()
+    async with client_of(create_app(service.runner, closing=closing)) as client:
+        answer = await client.post("/orders", json=LAPTOP, headers={"Prefer": "wait=99999"})
+    assert (answer.status_code, answer.headers["Preference-Applied"]) == (202, "wait=30")
+
+
+async def test_a_closing_service_lets_go(service: OrderService) -> None:
+    """A request that waits ends soon when the service is to stop."""
+    closing = asyncio.Event()
+    async with client_of(create_app(service.runner, closing=closing)) as client:
+        waiting = asyncio.create_task(client.post("/orders", json=LAPTOP, headers={"Prefer": "wait=30"}))
+
+        async def taken() -> bool:
+            return service.counts()[0] == 1
+
+        await until(taken)
+        closing.set()
+        answer = await asyncio.wait_for(waiting, 5)
+    assert answer.status_code == 202
+
+
+async def test_repeats_get_the_first_answer(service: OrderService) -> None:
+    """The same key and order again get the same answer, whatever its spelling, and make no second order."""
+    key = {"Idempotency-Key": "key/1"}
+    first = await service.client.post("/orders", json=LAPTOP, headers=key)
+    again = await service.client.post("/orders", content=body('"200.00"'), headers=JSON | key)
+
+    assert (again.status_code, again.content) == (first.status_code, first.content)
+    assert again.headers["Location"] == first.headers["Location"]
+    assert again.headers["Idempotent-Replayed"] == "true"
+    assert "Idempotent-Replayed" not in first.headers
+    assert service.counts() == (1, 1, 1)
+
+
+async def test_repeats_after_the_end(mode: ServedMode) -> None:
+    """A repeat tells what the first answer told: the end, if that was waited for, and else the beginning."""
+    for prefer, status in (({"Prefer": "wait=5"}, 201), ({}, 202)):
+        headers = {"Idempotency-Key": f"key-{status}", **prefer}
+        first = await mode["order"].post("/orders", json=TOO_DEAR, headers=headers)
+        # Another order that has ended shows that this one had its time.
+        await mode["order"].post("/orders", json=LAPTOP, headers={"Prefer": "wait=5"})
+        again = await mode["order"].post("/orders", json=TOO_DEAR, headers=headers)
+        assert (first.status_code, again.status_code) == (status, status)
+        assert again.content == first.content
+
+
+async def test_another_order_under_the_same_key(service: OrderService) -> None:
+    """A key that was used for another order is refused."""
+    key = {"Idempotency-Key": "once"}
+    await service.client.post("/orders", json=LAPTOP, headers=key)
+    answer = await service.client.post("/orders", json=TOO_DEAR, headers=key)
+    assert (answer.status_code, answer.json()["type"]) == (422, "urn:saga-lab:problem:idempotency-key-reused")
+    assert service.counts() == (1, 1, 1)
+
+
+async def test_many_at_once_under_one_key(service: OrderService) -> None:
+    """However many requests come at once with one key, one order is made."""
+    key = {"Idempotency-Key": "many"}
+    posts = (service.client.post("/orders", json=LAPTOP, headers=key) for _ in range(20))
+    answers = await asyncio.gather(*posts)
+    assert {(answer.status_code, answer.content) for answer in answers} == {(202, answers[0].content)}
+    assert sum("Idempotent-Replayed" not in answer.headers for answer in answers) == 1
+    assert service.counts() == (1, 1, 1)
+
+
+@pytest.mark.parametrize("key", ["", " ", "a b", "x" * 256, "ä".encode("latin-1"), b"\x01"])
+async def test_no_such_key(service: OrderService, key: Any) -> None:  # noqa: ANN401 - text or bytes
+    """A key has 1 to 255 visible ASCII characters."""
+    answer = await service.client.post("/orders", json=LAPTOP, headers={"Idempotency-Key": key})
+    assert answer.status_code == 422
+    assert [fault["location"] for fault in answer.json()["errors"]] == ["header"]
+    assert service.counts() == (0, 0, 0)
+
+
+async def test_orders_go_out_when_the_broker_is_back(mode: ServedMode) -> None:
+    """Orders that are placed while the broker is away end when it is back."""
+    await mode.broker.down()
+    placed = await mode["order"].post("/orders", json=LAPTOP)
+    assert placed.status_code == 202
+    await mode.broker.up()
+    waiting = {"Prefer": "wait=20"}
+    later = await mode["order"].post("/orders", json=LAPTOP, headers=waiting)
+    assert later.json()["status"] == OrderStatus.COMPLETED

@@ -1,0 +1,167 @@
+"""The command line of a mode and of one service: arguments, settings, exit codes, start and stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from time import monotonic
+
+import httpx
+import pytest
+from sqlalchemy import select
+
+import choreographed
+import orchestrated
+from common.errors import ConfigurationError
+from common.ports import bind
+from common.process import main
+from common.service import fill_stock
+from common.services import STOCK
+from common.settings import Settings, describe_settings, load_settings
+from common.store.database import Database
+from tests.running import NOWHERE, until
+
+PROJECT = Path(__file__).parents[1]
+
+
+@pytest.fixture(autouse=True)
+def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the tester's environment sets is not for these tests."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(name.upper(), raising=False)
+
+
+@pytest.fixture
+def free_port() -> int:
+    """A port that nobody has at the moment."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """`--help` names the services and every setting with its default."""
+    with pytest.raises(SystemExit) as end:
+        main(orchestrated.MODE, ["--help"])
+    shown = capsys.readouterr().out
+    assert end.value.code == 0
+    assert "{order,orchestrator,inventory,payment}" in shown
+    for name in Settings.model_fields:
+        assert name.upper() in shown
+    assert '(default: {"laptop": 100, "phone": 100, "headphones": 100})' in describe_settings()
+
+
+@pytest.mark.parametrize("arguments", [["orders"], ["order", "payment"], ["--port", "1"], ["orchestrator"]])
+def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    """A wrong command line ends with code 64, and is told on stderr."""
+    with pytest.raises(SystemExit) as end:
+        main(choreographed.MODE, arguments)
+    assert end.value.code == 64
+    assert "python -m choreographed: " in capsys.readouterr().err
+
+
+def test_a_service_alone_needs_a_broker(capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a broker's address, one service alone is told what to set."""
+    assert main(orchestrated.MODE, ["order"]) == 78
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("orchestrated: a service alone needs a broker: set KAFKA_BOOTSTRAP_SERVERS=")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fault"),
+    [
+        ("KAFKA_BOOTSTRAP_SERVERS", "localhost", "KAFKA_BOOTSTRAP_SERVERS: "),
+        ("TOPIC_PARTITIONS", "0", "TOPIC_PARTITIONS: "),
+        ("HTTP_PORT", "http", "HTTP_PORT: "),
+        ("PAYMENT_LIMIT", "1.001", "PAYMENT_LIMIT: "),
+        ("INITIAL_STOCK", "laptop=1", "INITIAL_STOCK: not JSON"),
+        ("INITIAL_STOCK", '{"laptop": -1}', "INITIAL_STOCK['laptop']: "),
+        ("LOG_LEVEL", "loud", "LOG_LEVEL: "),
+    ],
+)
+def test_bad_settings(
+    name: str, value: str, fault: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A setting that can't be used is named, in one line, before anything starts."""
+    monkeypatch.setenv(name, value)
+    assert main(choreographed.MODE, []) == 78
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"choreographed: bad setting in the environment: {fault}")
+
+
+def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings come from the environment; an empty one counts as not set, and money becomes cents."""
+    monkeypatch.setenv("HTTP_PORT", "")
+    monkeypatch.setenv("PAYMENT_LIMIT", "19.99")
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "a:9092,b:9092")
+    settings = load_settings()
+    assert settings.http_port is None
+    assert settings.rules.payment_limit_cents == 19_99
+    assert settings.kafka_bootstrap_servers == "a:9092,b:9092"
+
+
+@pytest.mark.parametrize(
+    ("host", "fault"), [("no.such.host.invalid", "HTTP_HOST"), ("192.0.2.1", "can't be bound")]
+)
+def test_addresses_of_others(host: str, fault: str, free_port: int) -> None:
+    """An address that isn't this machine's is told as such."""
+    with pytest.raises(ConfigurationError, match=fault):
+        bind(host, free_port, "mend it")
+
+
+def test_stock_is_filled_once(tmp_path: Path) -> None:
+    """Items without a row get one; rows that are there keep what they have."""
+    database = Database(f"sqlite:///{tmp_path}/inventory.db", [STOCK.table])
+    fill_stock(database, {"laptop": 5})
+    fill_stock(database, {"laptop": 100, "phone": 7})
+    with database.read() as connection:
+        rows = connection.execute(select(STOCK.table.c.item, STOCK.table.c.available)).all()
+    assert dict(map(tuple, rows)) == {"laptop": 5, "phone": 7}
+    database.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
+async def test_one_service(number: signal.Signals, free_port: int, tmp_path: Path) -> None:
+    """A service alone is up before its broker is, and ends at once, cleanly, when it is told to."""
+    environment = os.environ | {
+        "KAFKA_BOOTSTRAP_SERVERS": NOWHERE,
+        "HTTP_PORT": str(free_port),
+        "TMPDIR": str(tmp_path),
+    }
+    command = [sys.executable, "-m", "orchestrated", "order"]
+    process = await asyncio.create_subprocess_exec(
+        *command, env=environment, cwd=PROJECT, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{free_port}", trust_env=False) as client:
+
+        async def up() -> bool:
+            assert process.returncode is None
+            try:
+                return (await client.get("/health/live")).status_code == 200
+            except httpx.TransportError:
+                return False
+
+        await until(up)
+        assert (await client.get("/health/ready")).status_code == 503
+        order = {"customer_id": "cust-1", "item": "laptop", "quantity": 1, "price": 200}
+        assert (await client.post("/orders", json=order)).status_code == 202
+        waiting = asyncio.create_task(client.post("/orders", json=order, headers={"Prefer": "wait=30"}))
+
+        async def taken() -> bool:
+            return bool((await client.get("/orders")).json()["total"] == 2)
+
+        await until(taken)
+        before = monotonic()
+        process.send_signal(number)
+        assert (await waiting).status_code == 202
+        output, log = await process.communicate()
+    assert monotonic() - before < 3
+    assert (process.returncode, output) == (0, b"")
+    lines = log.decode().splitlines()
+    assert "DATA_DIR is not set" in lines[0]
+    assert all("order" in line for line in lines), "each line is one entry, with the service's name"
+    assert await asyncio.to_thread(lambda: not list(tmp_path.iterdir())), "the temporary data is gone"
