@@ -72,9 +72,9 @@ class Readiness:
 class Runner:
     """One instance of a service: `start` it, `submit` commands to it, `stop` it.
 
-    `clock` gives the time of decisions, aware and in UTC. `own_thread` is for a service with a process to itself:
-    its database then never blocks the event loop. Several in one process are faster without, for their threads
-    would fight over the interpreter.
+    `clock` gives the time of decisions, aware and in UTC. `own_thread` is for a service with a process to
+    itself: its database then never blocks the event loop. Several in one process are faster without, for
+    their threads would fight over the interpreter.
     """
 
     def __init__(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable
-from importlib.metadata import version
 from typing import Any, Final
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 
+from common import __version__
 from common.http.health import health_router
 from common.http.orders import orders_router
 from common.http.pretty import PrettyJSONResponse
@@ -39,7 +39,7 @@ def create_app(
     app = FastAPI(
         title=f"{core.wiring.name.capitalize()} service ({core.wiring.mode})",
         description=_DESCRIPTION.format(name=core.wiring.name, mode=core.wiring.mode),
-        version=version("saga-lab"),
+        version=__version__,
         default_response_class=PrettyJSONResponse,
         redirect_slashes=False,
         redoc_url=None,

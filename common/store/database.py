@@ -21,8 +21,8 @@ class Database:
     """A database that one service owns, and no other service reads.
 
     `url` is an SQLAlchemy URL, such as `sqlite:///data/order.db`. `synchronous` is SQLite's: with FULL a
-    commit survives a power cut. With OFF it survives the death of the process, which is all that a database that
-    goes with its broker or its run can need.
+    commit survives a power cut. With OFF it survives the death of the process, which is all that a database
+    that goes with its broker or its run can need.
     """
 
     def __init__(self, url: str, tables: Iterable[Table], *, synchronous: Synchronous = "FULL") -> None:
