@@ -102,6 +102,19 @@ class Patience:
         working.result()
 
 
+async def until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
+    """Do all at once until one ends, raise the error that it ends with, and cancel the others."""
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in done:
+        task.result()
+
+
 def short(error: Exception) -> str:
     """An error's own words, without statements and parameters."""
     return str(error.orig if isinstance(error, DBAPIError) else error) or repr(error)

@@ -35,7 +35,7 @@ from common.core import Core
 from common.envelope import Outgoing
 from common.errors import BrokerError
 from common.messages import Message
-from common.patience import Patience, StoppingError, short
+from common.patience import Patience, StoppingError, short, until_one_ends
 from common.publisher import Publisher
 from common.subscription import Batch, BrokerLink, Subscription
 
@@ -192,7 +192,7 @@ class Runner:
 
     async def _connect_and_work(self) -> None:
         await self._patience.unless_stopping(self._connect())
-        await _until_one_ends(self._consume(), self._relay())
+        await until_one_ends(self._consume(), self._relay())
 
     async def _connect(self) -> None:
         link, wiring = self.link, self.core.wiring
@@ -285,19 +285,6 @@ class Runner:
         if self._submitted:
             await self._publish_submitted()
         await self.in_thread(self.core.tidy)
-
-
-async def _until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
-    """Do all at once until one ends, raise the error that it ends with, and cancel the others."""
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-    for task in done:
-        task.result()
 
 
 async def _within_limit(work: Coroutine[Any, Any, None], what: str) -> None:

@@ -2,7 +2,7 @@
 
 Each rule is a function from text to faults, so that a planted mistake can show that the rule finds it.
 
-In a ```console or ```bash block, a line that starts with `$ ` is a command, and the lines up to the next one are
+In a ```console or ```bash block, a line that starts with `$ ` is a command, and the lines up to the next are
 its output; a line of `...` stands for any number of lines. Those that begin with `python -m compare` or are
 `make help` are run in a copy of the project, so what they write stays there; one without output must succeed.
 """

@@ -52,7 +52,7 @@ Price = Annotated[
 ]
 
 
-Quantity = Annotated[int, BeforeValidator(_whole), Field(strict=True, ge=1, le=MAX_QUANTITY)]
+Quantity = Annotated[int, Field(strict=True, ge=1, le=MAX_QUANTITY), BeforeValidator(_whole)]
 
 
 class NewOrder(BaseModel):

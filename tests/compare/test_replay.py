@@ -1,16 +1,91 @@
-"""What goes wrong during a replay is told as such, never as a verdict on the order's saga."""
+"""Trouble with the broker during a replay is told as such, and is never a verdict on the saga."""
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
+
 import pytest
 
+from common.embedded import EmbeddedBroker
 from common.errors import BrokerError
+from common.runner import BrokerLink
+from common.settings import Settings
+from compare.checks import Verdict
 from compare.observer import Observer
+from compare.plan import plan
+from compare.replay import _Lab, _runner, replay
+from compare.result import mode_result
+from tests.compare.recordings import CHOREOGRAPHED, PAID, scenario
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
+
+
+def link_to(broker: EmbeddedBroker) -> BrokerLink:
+    """How services reach the embedded broker."""
+    return BrokerLink(broker.bootstrap, partitions=2, fetch_max_wait_ms=2)
 
 
 async def test_an_observer_of_a_broker_that_is_not_there() -> None:
     """It says that it can't read, and leaves nothing open."""
     with pytest.raises(BrokerError, match="The observer can't read from the broker"):
         await Observer("127.0.0.1:1", ["orders.events"], 1).start()
+
+
+async def test_an_observer_that_the_broker_has_nothing_for(embedded: EmbeddedBroker) -> None:
+    """Records that the broker has dropped before they were read end the replay; none are skipped."""
+    await embedded.create_topics(["orders.events"], 1)
+    observer = Observer(embedded.bootstrap, ["orders.events"], 1)
+    await observer.start()
+    try:
+        ends = await observer.end_offsets()
+        assert observer.has_read(ends)
+        (where,) = ends
+        observer._consumer.seek(where, 1000)
+        assert observer._task is not None
+        await asyncio.wait({observer._task})
+        with pytest.raises(BrokerError, match="The observer can't read from the broker"):
+            observer.has_read(ends)
+    finally:
+        await observer.stop()
+
+
+async def test_an_observer_that_never_started_can_be_stopped() -> None:
+    """Cleaning up asks for nothing that must have been there."""
+    await Observer("127.0.0.1:1", ["orders.events"], 1).stop()
+
+
+async def test_a_broker_that_goes_away_makes_the_verdict_unknown(embedded: EmbeddedBroker) -> None:
+    """The replay ends at its limit, says how far it came, and cleans up without the broker."""
+    late = scenario({**PAID, "at": 2}, timeout=4)
+    await embedded.create_topics(CHOREOGRAPHED.topics, 2)
+    going: list[asyncio.Task[None]] = []
+
+    def leave(_ended: int, _total: int) -> None:
+        if not going:
+            going.append(asyncio.create_task(embedded.down()))
+
+    recording = await replay(plan(late, Settings().rules), CHOREOGRAPHED, link_to(embedded), leave)
+    await asyncio.gather(*going)
+    assert recording.unfinished is not None
+    assert "after 4 s, 0 of 1 orders had ended" in recording.unfinished
+    assert mode_result(late, recording).verdict is Verdict.UNKNOWN
+
+
+async def test_trouble_that_the_lab_knows_ends_the_replay(tmp_path: Path) -> None:
+    """What a LabError says is why the recording is unfinished."""
+    prepared = plan(scenario(PAID), Settings().rules)
+    link = BrokerLink("127.0.0.1:1", partitions=1)
+    wiring = next(wiring for wiring in CHOREOGRAPHED.services if wiring.name == "order")
+    order = _runner(prepared, wiring, link, tmp_path)
+    observer = Observer(link.bootstrap_servers, [], 1)
+
+    async def fail() -> None:
+        raise BrokerError("the broker is on fire")
+
+    try:
+        lab = _Lab(prepared, {"order": order}, observer, lambda _ended, _total: None)
+        assert await lab.finish(fail) == "the broker is on fire"
+    finally:
+        await observer.stop()
+        await order.stop()
