@@ -19,6 +19,7 @@ from common.errors import BrokerError
 _FETCH_MAX_WAIT_MS: Final = 20
 """The observer may be late, for records bear their times; asking often would slow down the observed."""
 _POLL_MS: Final = 100
+_STOP_LIMIT_S: Final = 3.0
 
 
 class Observer:
@@ -50,7 +51,7 @@ class Observer:
                     self._consumer.seek(where, offset)
                     self._read[where] = offset
         except BrokerError:
-            await self._consumer.stop()
+            await self.stop()
             raise
         self._task = asyncio.create_task(self._watch())
 
@@ -73,7 +74,14 @@ class Observer:
             self._task.cancel()
             with suppress(asyncio.CancelledError, KafkaError):
                 await self._task
-        await self._consumer.stop()
+        try:
+            async with asyncio.timeout(_STOP_LIMIT_S):
+                await self._consumer.stop()
+        except (TimeoutError, asyncio.CancelledError):
+            # Without its broker, aiokafka's stop may hang, or be cancelled by its own cancelling of a fetch.
+            await self._consumer._client.close()  # noqa: SLF001 - what it has left open
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
 
     async def _watch(self) -> None:
         while True:

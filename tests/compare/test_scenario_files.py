@@ -276,7 +276,7 @@ FAULTS: Final = {
         ":9: not UTF-8 text; save the file as UTF-8.",
     ),
     "bytes": (b"\x00\x01", ":1: not valid YAML: special characters are not allowed."),
-    "nested too deeply": ("[" * 20_000, ": nested too deeply for a scenario."),
+    "nested too deeply": ("[" * 2_000, ": nested too deeply for a scenario."),
 }
 
 
