@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterat
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
+from aiokafka import AIOKafkaConsumer
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import KafkaError, TopicAlreadyExistsError, UnknownTopicOrPartitionError, for_code
@@ -71,12 +72,29 @@ def consumer_options(*, fetch_max_wait_ms: int) -> dict[str, Any]:
         # One polled batch is one transaction: large enough to share its cost, small enough to be short.
         "max_poll_records": 500,
         "retry_backoff_ms": 10,
+        # A batch in flight when a rebalance begins is finished first; by default, the group would wait
+        # for a member no longer than its session, which is 10 s.
+        "rebalance_timeout_ms": 30_000,
         # How long the fetcher sleeps when it has nothing to ask for. A seek doesn't wake it, so with the
         # default of 200 ms that is what a group's first record would wait.
         "consumer_timeout_ms": 10,
         # As for the producer.
         "metadata_max_age_ms": 30_000,
     }
+
+
+async def stop_consumer(consumer: AIOKafkaConsumer) -> None:
+    """Leave the group and disconnect, with or without a broker.
+
+    Without its broker, aiokafka's own stop can be cancelled by its own cancelling of a fetch, and then leaves
+    its client open.
+    """
+    try:
+        await consumer.stop()
+    except asyncio.CancelledError:
+        await consumer._client.close()  # noqa: SLF001 - what it has left open
+        if (task := asyncio.current_task()) is not None and task.cancelling():
+            raise
 
 
 def partition_of(key: bytes, partitions: int) -> int:

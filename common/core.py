@@ -112,7 +112,7 @@ class Core:
     def backlog(self) -> int:
         """How many records wait to be published."""
         with self.database.read() as connection:
-            return backlog(connection) - len(self._acknowledged)
+            return max(0, backlog(connection) - len(self._acknowledged))
 
     def _read(self, record: Record) -> _Task | None:
         """Turn a record into a command for the domain, or None if it is not this service's business."""
@@ -138,7 +138,7 @@ class Core:
                 once.append(task)
             else:
                 self.counts["duplicate"] += 1
-                log.debug("%s drops a duplicate of %s", self.wiring, task.because.id)
+                log.debug("%s drops a duplicate of %r", self.wiring, task.because.id)
         return once
 
     def _decide(self, transaction: Connection, tasks: Sequence[_Task], now: datetime) -> list[Outgoing]:
@@ -164,7 +164,7 @@ class Core:
         self.counts["ignored"] += 1
         name = type(command).__name__
         log.warning(
-            "%s ignores %s for order %s, caused by %s", self.wiring, name, command.order_id, because.id
+            "%s ignores %s for order %r, caused by %r", self.wiring, name, command.order_id, because.id
         )
 
     def _changes(

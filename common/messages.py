@@ -11,9 +11,12 @@ from typing import Annotated, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-Pieces = Annotated[int, Field(gt=0)]
+# Whoever sends a message: what a database can't hold, or a log can't show, must not get past its decoding.
+_MOST: Final = 10**15
+Pieces = Annotated[int, Field(gt=0, le=_MOST)]
 """Of an item; none or fewer would make stock out of nothing."""
-Cents = Annotated[int, Field(gt=0)]
+Cents = Annotated[int, Field(gt=0, le=_MOST)]
+Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 
 
 class Step(StrEnum):
@@ -43,7 +46,7 @@ class Message(BaseModel):
     VERSION: ClassVar[int] = 1
     STEP: ClassVar[Step]
 
-    order_id: str
+    order_id: Text
 
 
 class Command(Message):
@@ -75,8 +78,8 @@ class SagaEvent(Event):
 class OrderLine(Message):
     """What was ordered: `quantity` pieces at `price_cents` each, the price as it was when ordering."""
 
-    customer_id: str
-    item: str
+    customer_id: Text
+    item: Text
     quantity: Pieces
     price_cents: Cents
 
@@ -91,7 +94,7 @@ class Charge(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
-    customer_id: str
+    customer_id: Text
     amount_cents: Cents
 
 
@@ -119,7 +122,7 @@ class ReserveInventory(Command):
 
     STEP = Step.RESERVE
 
-    item: str
+    item: Text
     quantity: Pieces
     charge: Charge | None = None
 
@@ -137,7 +140,7 @@ class ProcessPayment(Command):
 
     STEP = Step.PAY
 
-    customer_id: str
+    customer_id: Text
     amount_cents: Cents
 
 
@@ -192,7 +195,7 @@ class InventoryReserved(InventoryEvent):
 
     STEP = Step.RESERVE
 
-    item: str
+    item: Text
     quantity: Pieces
     charge: Charge | None = None
 

@@ -38,6 +38,7 @@ class KafkaPublisher:
     def __init__(self, bootstrap_servers: str) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._producer: AIOKafkaProducer | None = None
+        self._doubtful = False
 
     async def start(self) -> None:
         """Connect, unless that is done; BrokerError if the broker can't be reached."""
@@ -53,6 +54,11 @@ class KafkaPublisher:
 
     async def publish(self, records: Sequence[Outgoing]) -> None:
         """Return once the broker has acknowledged all of them; BrokerError if some may not have arrived."""
+        if self._doubtful:
+            # A producer whose sender has crashed fails for ever, so try again with a fresh one.
+            await self.stop()
+            await self.start()
+            self._doubtful = False
         by_partition: dict[tuple[str, int], list[Outgoing]] = defaultdict(list)
         for record in records:
             by_partition[record.topic, record.partition].append(record)
@@ -60,6 +66,7 @@ class KafkaPublisher:
         # Each is waited for: what is tried again must not run beside what is still under way.
         for outcome in await asyncio.gather(*sending, return_exceptions=True):
             if isinstance(outcome, KafkaError):
+                self._doubtful = True
                 raise BrokerError(f"not all {len(records)} records are acknowledged: {outcome}") from outcome
             if outcome is not None:
                 raise outcome

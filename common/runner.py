@@ -124,6 +124,13 @@ class Runner:
         if self._running.done():
             self._running.result()
 
+    @property
+    def failure(self) -> BaseException | None:
+        """What has ended the work for good; None if nothing has."""
+        if self._running is None or not self._running.done() or self._running.cancelled():
+            return None
+        return self._running.exception()
+
     async def submit(self, work: Callable[[Connection], Message | None]) -> None:
         """Take a command from outside: `work` makes it, in the transaction that its effect will be part of.
 
@@ -246,8 +253,8 @@ class Runner:
             await self._publish(list(self._submitted.values()))
 
     async def _publish_inherited(self) -> None:
-        """Publish what an earlier run, or an earlier owner of the partitions, has left in the outbox."""
-        partitions = self._subscription.take_new_partitions()
+        """Publish what an earlier run, or another instance, has left in the outbox of our partitions."""
+        partitions = self._subscription.partitions_to_sweep()
         if not partitions:
             return
         # Within the lock, so that nothing is taken for left that is being published at this moment.

@@ -18,7 +18,7 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
-from common.broker import consumer_options
+from common.broker import consumer_options, stop_consumer
 from common.errors import LabError
 from common.wiring import Wiring
 
@@ -29,6 +29,8 @@ Batch = dict[TopicPartition, list[Any]]
 _POLL_MS: Final = 250
 _ANSWER_LIMIT_S: Final = 1.0
 _COMMIT_EVERY_S: Final = 0.5
+_STOP_LIMIT_S: Final = 3.0
+_SWEEP_EVERY_S: Final = 5.0
 _LAST_COMMIT_LIMIT_S: Final = 0.3
 _DAY_MS: Final = 24 * 60 * 60 * 1000
 
@@ -71,6 +73,8 @@ class Subscription:
         self._new: frozenset[TopicPartition] = frozenset()
         self._uncommitted: dict[TopicPartition, int] = {}
         self._next_commit = 0.0
+        self._next_sweep = 0.0
+        self._doubtful = False
 
     async def start(self) -> None:
         """Connect with a fresh consumer: one whose start failed can't be used again (aio-libs/aiokafka#759).
@@ -111,6 +115,10 @@ class Subscription:
             OverrunError: the broker has dropped records that were not consumed yet.
             KafkaError: the broker is in trouble; trying again may help.
         """
+        if self._doubtful:
+            # One whose inner tasks have died fails for ever, so try again with a fresh one.
+            await self.start()
+            self._doubtful = False
         if self._consumer is None:
             return {}
         try:
@@ -125,6 +133,9 @@ class Subscription:
         except NoOffsetForPartitionError:
             await self._begin_uncommitted(self._consumer)
             return {}
+        except KafkaError:
+            self._doubtful = True
+            raise
         # A rebalance may have come between: what isn't ours any more is its new owner's.
         ours = self._consumer.assignment()
         return {where: records for where, records in batch.items() if where in ours}
@@ -152,9 +163,16 @@ class Subscription:
                 "%s could not commit offsets; the inbox will drop what comes again: %r", self._wiring, error
             )
 
-    def take_new_partitions(self) -> list[int]:
-        """The numbers of the partitions that were assigned since the last call."""
+    def partitions_to_sweep(self) -> list[int]:
+        """The partitions whose outbox may hold what another instance has left there.
+
+        Those that were assigned since the last call; and now and then all of ours, since an instance that is
+        out of the group already may still commit a batch, and die before it has published it.
+        """
         new, self._new = self._new, frozenset()
+        if self._consumer is not None and monotonic() >= self._next_sweep:
+            self._next_sweep = monotonic() + _SWEEP_EVERY_S
+            new |= self._consumer.assignment()
         return sorted({where.partition for where in new})
 
     async def trouble(self) -> str | None:
@@ -178,7 +196,9 @@ class Subscription:
                 await self.commit()
         consumer, self._consumer = self._consumer, None
         if consumer is not None:
-            await consumer.stop()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_STOP_LIMIT_S):
+                    await stop_consumer(consumer)
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """After a rebalance: these are ours now."""
@@ -190,7 +210,9 @@ class Subscription:
         self.assigned.clear()
         self._new = frozenset()
         await self._finish()
-        await self.commit()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_COMMIT_LIMIT_S):
+                await self.commit()
 
     async def _begin_uncommitted(self, consumer: AIOKafkaConsumer) -> None:
         """Seek the beginning of every partition that the group has never committed."""

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from common.domain.inventory import ReservationStatus
 from common.domain.order import OrderStatus
 from common.domain.payment import PaymentStatus
 from common.messages import (
@@ -102,9 +103,22 @@ def _stock_is_conserved(case: _Case) -> Iterator[str]:
 
 
 def _stock_is_never_negative(case: _Case) -> Iterator[str]:
+    """Not only in the end: what is held is followed through Inventory's history, in its own order."""
+    free = Counter(case.scenario.stock)
+    specs = {order.order_id: _spec(case, order) for order in case.recording.orders}
+    for change in case.recording.changes:
+        if change.service != "inventory":
+            continue
+        spec = specs[change.order_id]
+        if change.to_status == ReservationStatus.RESERVED:
+            free[spec.item] -= spec.quantity
+        elif change.from_status == ReservationStatus.RESERVED:
+            free[spec.item] += spec.quantity
+        if free[spec.item] < 0:
+            yield f"{spec.item}: {free[spec.item]} free after order {change.order_id} was {change.to_status}"
     for item, available in case.recording.stock.items():
         if available < 0:
-            yield f"{item}: {available} free"
+            yield f"{item}: {available} free in the end"
 
 
 def _charged_at_most_once(case: _Case) -> Iterator[str]:

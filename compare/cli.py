@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import sys
+import traceback
 from collections.abc import Sequence
 from io import TextIOWrapper
 from pathlib import Path
@@ -93,6 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, such as `head`, has seen enough; Python must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_CODES[Verdict.UNKNOWN]
+    except Exception:  # noqa: BLE001 - a defect of the lab must not look like a verdict, which exit code 1 is
+        traceback.print_exc()
+        return EXIT_CODES[Verdict.UNKNOWN]
     return code
 
 
@@ -176,6 +180,8 @@ def _run(arguments: argparse.Namespace) -> int:
     _check_order(arguments.order, scenarios)
     # With the document on standard output, people read the report on the other channel.
     report = Report(_Console(stderr=arguments.json == "-"), verbose=arguments.verbose)
+    if arguments.json is not None:
+        _check_writable(arguments.json)
     document = asyncio.run(_replay_all(arguments, scenarios, settings, report))
     if len(document.scenarios) > 1:
         report.overview(document)
@@ -230,6 +236,15 @@ def _progress() -> Progress:
         transient=True,
         disable=not console.is_terminal,
     )
+
+
+def _check_writable(target: str) -> None:
+    """Say before the run, not after it, that its result can't be kept."""
+    path = Path(target)
+    place = path if path.exists() else path.parent
+    if target != "-" and (path.is_dir() or not os.access(place, os.W_OK)):
+        message = f"--json {target}: can't be written there."
+        raise ConfigurationError(message)
 
 
 def _write_json(document: ResultDocument, target: str) -> None:

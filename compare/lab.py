@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import choreographed
 import orchestrated
 from common.broker import delete_topics, ensure_topics
 from common.embedded import embedded_broker
+from common.errors import BrokerError
 from common.runner import BrokerLink
 from common.settings import Settings
 from common.wiring import Mode
@@ -24,9 +26,12 @@ from compare.replay import replay
 from compare.result import ScenarioResult, scenario_result
 from compare.scenario import Scenario
 
+log = logging.getLogger(__name__)
+
 EMBEDDED: Final = "embedded"
 MODES: Final = {mode.name: mode for mode in (orchestrated.MODE, choreographed.MODE)}
 
+_REACH_LIMIT_S: Final = 10.0
 _EMBEDDED_FETCH_MS: Final = 2
 """The embedded broker holds an empty fetch for the whole time, so this is what an idle hop waits at most."""
 
@@ -59,7 +64,7 @@ async def open_broker(address: str, settings: Settings) -> AsyncIterator[Broker]
             bootstrap_servers=address,
             fetch_max_wait_ms=settings.fetch_max_wait_ms,
             sole_instance=False,
-            make_topics=partial(ensure_topics, address),
+            make_topics=partial(ensure_topics, address, timeout=_REACH_LIMIT_S),
             drop_topics=partial(delete_topics, address),
         )
         return
@@ -113,4 +118,11 @@ class Lab:
         try:
             return await replay(same, mode, link, partial(self._told, name, mode.name))
         finally:
+            await self._drop(topics)
+
+    async def _drop(self, topics: Sequence[str]) -> None:
+        """Drop a replay's topics; what it found counts, even if they stay."""
+        try:
             await self._broker.drop_topics(topics)
+        except BrokerError as error:
+            log.warning("These topics are left on the broker: %s (%s)", ", ".join(topics), error)

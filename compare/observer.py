@@ -6,6 +6,7 @@ No hook inside a service stands in for it: what it shows has crossed the broker.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any, Final
@@ -13,8 +14,11 @@ from typing import Any, Final
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
-from common.broker import consumer_options
+from common.broker import consumer_options, stop_consumer
 from common.errors import BrokerError
+from compare.metrics import ENDS
+
+log = logging.getLogger(__name__)
 
 _FETCH_MAX_WAIT_MS: Final = 20
 """The observer may be late, for records bear their times; asking often would slow down the observed."""
@@ -38,6 +42,9 @@ class Observer:
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap_servers, **consumer_options(fetch_max_wait_ms=_FETCH_MAX_WAIT_MS)
         )
+        self.ended: set[str] = set()
+        """The orders whose end was told, by id."""
+        self._progress = asyncio.Event()
         self._read = dict.fromkeys(self._where, 0)
         self._task: asyncio.Task[None] | None = None
 
@@ -68,6 +75,12 @@ class Observer:
                 self._task.result()
         return all(self._read[where] >= offset for where, offset in ends.items())
 
+    async def progress(self, timeout_s: float) -> None:
+        """Wait until records have been read, for at most `timeout_s` seconds."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await self._progress.wait()
+
     async def stop(self) -> None:
         """Stop reading and disconnect."""
         if self._task is not None:
@@ -76,19 +89,26 @@ class Observer:
                 await self._task
         try:
             async with asyncio.timeout(_STOP_LIMIT_S):
-                await self._consumer.stop()
-        except (TimeoutError, asyncio.CancelledError):
-            # Without its broker, aiokafka's stop may hang, or be cancelled by its own cancelling of a fetch.
-            await self._consumer._client.close()  # noqa: SLF001 - what it has left open
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
+                await stop_consumer(self._consumer)
+        except TimeoutError:
+            log.warning("The observer gave up disconnecting.")
 
     async def _watch(self) -> None:
         while True:
             got = await self._consumer.getmany(timeout_ms=_POLL_MS)
             for where, records in got.items():
                 self.records += records
+                self.ended.update(_ends(records))
                 self._read[where] = records[-1].offset + 1
+            self._progress.set()
+            self._progress = asyncio.Event()
+
+
+def _ends(records: Iterable[Any]) -> Iterator[str]:
+    for record in records:
+        headers = dict(record.headers)
+        if headers.get("ce_type", b"").decode(errors="replace") in ENDS:
+            yield (record.key or b"").decode(errors="replace")
 
 
 @contextmanager

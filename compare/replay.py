@@ -8,7 +8,7 @@ of its own.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -18,15 +18,14 @@ from time import monotonic
 from typing import Final
 
 from aiokafka import TopicPartition
-from sqlalchemy import func, select
+from sqlalchemy.exc import SQLAlchemyError
 
 from common.core import Core
-from common.domain.order import OrderStatus
 from common.envelope import Outgoing, timestamp
-from common.errors import LabError
+from common.errors import BrokerError, LabError
 from common.publisher import KafkaPublisher, Publisher
 from common.runner import BrokerLink, Runner
-from common.services import ORDERS, STOCK
+from common.services import STOCK
 from common.store.database import Database
 from common.wiring import Mode, Wiring
 from compare.evidence import Ending, gather_evidence
@@ -34,6 +33,7 @@ from compare.observer import Observer
 from compare.plan import WARM_UP_ITEM, PlacedOrder, Plan
 from compare.recording import Recording
 
+_START_LIMIT_S: Final = 30.0
 _LONGEST_WAIT_S: Final = 0.1
 _SETTLE_POLL_S: Final = 0.005
 
@@ -99,8 +99,19 @@ async def _services(
             stack.push_async_callback(runner.stop)
             runner.start()
             runners[wiring.name] = runner
-        await asyncio.gather(*(runner.ready() for runner in runners.values()))
+        await _all_ready(runners.values())
         yield runners
+
+
+async def _all_ready(runners: Collection[Runner]) -> None:
+    try:
+        async with asyncio.timeout(_START_LIMIT_S):
+            await asyncio.gather(*(runner.ready() for runner in runners))
+    except TimeoutError:
+        asked = [(runner, await runner.readiness()) for runner in runners]
+        troubles = (f"{runner.core.wiring}: {found.broker}" for runner, found in asked if found.broker)
+        message = f"the services were not ready within {_START_LIMIT_S:g} s ({'; '.join(troubles)})"
+        raise BrokerError(message) from None
 
 
 def _runner(plan_: Plan, wiring: Wiring, link: BrokerLink, folder: Path) -> Runner:
@@ -146,6 +157,7 @@ class _Lab:
         self._order = runners["order"]
         self._observer = observer
         self._advance = advance
+        self._ids = frozenset(order.command.order_id for order in plan_.orders)
 
     async def finish(self, work: Callable[[], Awaitable[None]]) -> str | None:
         """Do the work and wait until nothing moves any more; return why that was not to be had, if so."""
@@ -155,11 +167,11 @@ class _Lab:
                 await work()
                 await self._settle()
         except TimeoutError:
-            ended, total = await self._ended(), len(self._plan.orders)
+            ended, total = len(self._ids & self._observer.ended), len(self._ids)
             return (
                 f"after {limit:g} s, {ended} of {total} orders had ended and the services were still at work"
             )
-        except LabError as error:
+        except (LabError, SQLAlchemyError) as error:
             return str(error)
         return None
 
@@ -171,11 +183,13 @@ class _Lab:
         """Place the orders when they are due, and wait for their ends."""
         at_once = sorted((order for order in self._plan.orders if order.spec.after is None), key=_due)
         dependent = [order for order in self._plan.orders if order.spec.after is not None]
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._place_in_turn(at_once))
-            for order in dependent:
-                group.create_task(self._place_after(order))
-            group.create_task(self._until_ended([order.command.order_id for order in self._plan.orders]))
+        placing = [self._place_in_turn(at_once), *map(self._place_after, dependent)]
+        tasks = [asyncio.create_task(work) for work in (*placing, self._until_ended(self._ids))]
+        try:
+            await asyncio.gather(*tasks)
+        finally:
+            for task in tasks:
+                task.cancel()
 
     async def _place_in_turn(self, orders: Sequence[PlacedOrder]) -> None:
         start = monotonic()
@@ -186,21 +200,25 @@ class _Lab:
 
     async def _place_after(self, order: PlacedOrder) -> None:
         first = [other.command.order_id for other in self._plan.orders if other.spec.name == order.spec.after]
-        await self._until_ended(first)
+        await self._until_ended(frozenset(first))
         await asyncio.sleep(float(order.spec.at))
         await self._place(order)
 
     async def _place(self, order: PlacedOrder) -> None:
         await self._order.submit(lambda _: order.command)
 
-    async def _until_ended(self, order_ids: Sequence[str]) -> None:
-        while (ended := await self._ended(order_ids)) < len(order_ids):
-            self._advance(ended, len(order_ids))
-            await self._order.progress(_LONGEST_WAIT_S)
+    async def _until_ended(self, order_ids: frozenset[str]) -> None:
+        # The observer tells, and not the Order service's database: asking that would slow down the observed.
+        while pending := len(order_ids - self._observer.ended):
+            self._advance(len(order_ids) - pending, len(order_ids))
+            self._check_services()
+            await self._observer.progress(_LONGEST_WAIT_S)
 
-    async def _ended(self, order_ids: Sequence[str] | None = None) -> int:
-        ids = order_ids or [order.command.order_id for order in self._plan.orders]
-        return await self._order.in_thread(_count_ended, self._order.core.database, ids)
+    def _check_services(self) -> None:
+        for runner in self._runners.values():
+            if runner.failure is not None:
+                message = f"{runner.core.wiring} has died: {runner.failure}"
+                raise LabError(message)
 
     async def _settle(self) -> None:
         """Wait until nothing moves any more.
@@ -209,6 +227,7 @@ class _Lab:
         new since it was asked how much there is. No more can come then, since records only come from records.
         """
         while True:
+            self._check_services()
             ends = await self._observer.end_offsets()
             if await self._quiet(ends) and await self._observer.end_offsets() == ends:
                 return
@@ -231,14 +250,3 @@ class _Lab:
 
 def _due(order: PlacedOrder) -> tuple[Decimal, int]:
     return order.spec.at, order.number
-
-
-def _count_ended(database: Database, order_ids: Sequence[str]) -> int:
-    orders = ORDERS.table
-    ended = (
-        select(func.count())
-        .select_from(orders)
-        .where(orders.c.order_id.in_(order_ids), orders.c.status != OrderStatus.PENDING)
-    )
-    with database.read() as connection:
-        return connection.scalar(ended) or 0

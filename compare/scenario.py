@@ -22,8 +22,8 @@ from pydantic_core import PydanticCustomError
 from common.domain.order import OrderStatus
 from common.messages import Reason
 
-MAX_ORDERS: Final = 5_000
-"""Well below what the embedded broker holds, even if every record is delivered several times."""
+MAX_ORDERS: Final = 2_000
+"""Times `deliveries`: what the embedded broker can hold, whichever mode has more records per topic."""
 
 
 class Ending(StrEnum):
@@ -174,8 +174,11 @@ class Scenario(_Model):
         for item in self.expect.stock:
             if item not in self.stock:
                 raise _misfit("the scenario's own `stock` has no such item", "expect", "stock", item)
-        if self.total_orders > MAX_ORDERS:
-            problem = f"{self.total_orders} orders are too many for one scenario; {MAX_ORDERS} at most"
+        if self.total_orders * self.deliveries > MAX_ORDERS:
+            problem = (
+                f"{self.total_orders} orders, delivered {self.deliveries} times, are too many; "
+                f"{MAX_ORDERS} at most, repeated deliveries counted"
+            )
             raise _misfit(problem, "orders")
         return self
 

@@ -211,7 +211,9 @@ class _ExactLoader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the base's signature
         seen = set()
-        for key, _ in node.value:
+        # A tag can claim that something else is a mapping; the base says so.
+        pairs = node.value if isinstance(node, yaml.MappingNode) else ()  # type: ignore[redundant-expr] # see above
+        for key, _ in pairs:
             if not isinstance(key, yaml.ScalarNode):
                 problem = "a key must be plain text"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)

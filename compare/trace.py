@@ -27,7 +27,7 @@ def trace_of(
 ) -> tuple[tuple[TraceRecord, ...], int]:
     """The records of these orders in causal order, and how many others there were.
 
-    Records are ordered by the time of their decision; none is decided before the one that caused it.
+    Each order's records are together, every one behind the one that caused it.
     """
     ours: list[_Read] = []
     others = 0
@@ -48,7 +48,8 @@ def trace_of(
     for read in ours:
         trace.append(story.row(read, duplicate=read.envelope.id in seen))
         seen.add(read.envelope.id)
-    return tuple(sorted(trace, key=lambda row: (row.at_ms, row.hop, row.duplicate, row.offset))), others
+    # By cause before time: a clock may be set back.
+    return tuple(sorted(trace, key=lambda row: (row.order_id, row.hop, row.at_ms, row.duplicate))), others
 
 
 def placed_at(envelopes: Iterable[Envelope]) -> dict[str, datetime]:

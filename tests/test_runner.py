@@ -9,8 +9,10 @@ from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 from time import monotonic
+from typing import NoReturn
 
 import pytest
+from aiokafka.errors import KafkaError
 from sqlalchemy import event
 
 import choreographed
@@ -285,3 +287,40 @@ async def test_publisher_reports_what_is_not_acknowledged(broker: Embedded) -> N
     await publisher.stop()
     with pytest.raises(BrokerError, match="can't publish to"):
         await KafkaPublisher(NOWHERE).start()
+
+
+async def test_a_producer_that_has_died_is_replaced(broker: Embedded) -> None:
+    """A producer whose sender has crashed fails for ever; the next try takes a fresh one."""
+    publisher = KafkaPublisher(broker.bootstrap)
+    record = Outgoing("id", "orders.events", 0, b"key", b"value", ())
+    await publisher.start()
+    try:
+        assert publisher._producer is not None
+        publisher._producer._message_accumulator._exception = KafkaError("the sender has crashed")
+        with pytest.raises(BrokerError, match="the sender has crashed"):
+            await publisher.publish([record])
+        await publisher.publish([record])
+    finally:
+        await publisher.stop()
+
+
+async def test_a_consumer_that_has_died_is_replaced(broker: Embedded, tmp_path: Path) -> None:
+    """A consumer whose inner tasks have crashed fails for ever; the next poll takes a fresh one."""
+    async with running(ORDER, tmp_path, broker, sole_instance=True) as runner:
+        dying = runner._subscription._consumer
+        assert dying is not None
+        coordinator = dying._coordinator
+        coordinator._coordination_task.cancel()
+        await asyncio.wait({coordinator._coordination_task})
+        coordinator._coordination_task = asyncio.create_task(crash())
+        await asyncio.wait({coordinator._coordination_task})
+
+        async def replaced() -> bool:
+            return runner._subscription._consumer not in {dying, None} and (await runner.readiness()).ready
+
+        await until(replaced)
+
+
+async def crash() -> NoReturn:
+    """End as aiokafka's tasks do when something unexpected happens."""
+    raise KafkaError("unexpected")

@@ -15,6 +15,8 @@ from common.envelope import Outgoing
 from common.store.schema import HISTORY, INBOX, OUTBOX
 
 # Built once: for small batches, building a statement would cost as much as running it.
+_MOST_VARIABLES: Final = 1_000
+"""In one statement; databases have limits, and after a long outage there may be many records to forget."""
 _KNOWN: Final = select(INBOX.c.message_id).where(
     INBOX.c.message_id.in_(bindparam("message_ids", expanding=True))
 )
@@ -82,7 +84,9 @@ def unsent(transaction: Connection, partitions: Sequence[int]) -> list[Outgoing]
 def forget_sent(transaction: Connection, message_ids: Collection[str]) -> None:
     """Drop what the broker has acknowledged."""
     if message_ids:
-        transaction.execute(_FORGET, {"sent": list(message_ids)})
+        sent = list(message_ids)
+        for start in range(0, len(sent), _MOST_VARIABLES):
+            transaction.execute(_FORGET, {"sent": sent[start : start + _MOST_VARIABLES]})
 
 
 def backlog(transaction: Connection) -> int:

@@ -109,6 +109,14 @@ def charged_twice(case: Case) -> Case:
     return recording_with(case, changes=(*case.recording.changes, charge))
 
 
+def oversold_for_a_while(case: Case) -> Case:
+    """Pieces that nobody has are reserved again and again, and all given back before the end."""
+    history = case.recording.changes
+    taken = next(one for one in history if one.to_status == "RESERVED")
+    given_back = taken.model_copy(update={"from_status": "RESERVED", "to_status": "RELEASED"})
+    return recording_with(case, changes=(*history, *[taken] * 10, *[given_back] * 10))
+
+
 def refunded_too_late(case: Case) -> Case:
     """The goods are released first, the payment is refunded after them."""
     return and_then(case, DECLINED_ORDER, "PaymentProcessed", "PaymentRefunded")
@@ -155,6 +163,7 @@ VIOLATIONS: Final = {
     ],
     "stock is never negative": [
         Violation(lambda case: recording_with(case, stock={"laptop": 9, "phone": -1}), "phone: -1 free"),
+        Violation(oversold_for_a_while, "laptop: -1 free after order .* was RESERVED"),
     ],
     "charged at most once": [
         Violation(charged_twice, r"order 1 \(.*\) was charged 2 times"),

@@ -215,12 +215,20 @@ def test_json_into_a_file(tmp_path: Path) -> None:
 
 
 def test_json_into_a_file_that_cannot_be_written(tmp_path: Path) -> None:
-    """The report is not lost, the file is named, and the reason given."""
-    done = compare("run", "happy-path", "--mode", "choreographed", "--json", str(tmp_path / "no" / "x.json"))
-    assert done.returncode == 64
-    assert "x.json: can't be written: No such file or directory." in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "Verdict: ✔ valid" in done.stdout
+    """That is said before the run, not after it."""
+    for target in (tmp_path / "no" / "x.json", tmp_path):
+        done = compare("run", "happy-path", "--mode", "choreographed", "--json", str(target))
+        assert done.returncode == 64
+        assert f"--json {target}: can't be written there." in done.stderr
+        assert not done.stdout
+
+
+def test_a_defect_of_the_lab_is_no_verdict() -> None:
+    """What nobody has foreseen ends with its traceback, and with the exit code of what can't be judged."""
+    broken = "import compare.cli as cli; cli._run = lambda _: 1 / 0; raise SystemExit(cli.main(['run']))"
+    done = subprocess.run([sys.executable, "-c", broken], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "ZeroDivisionError" in done.stderr
 
 
 @pytest.mark.parametrize(

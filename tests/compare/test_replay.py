@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -11,9 +13,12 @@ from common.embedded import EmbeddedBroker
 from common.errors import BrokerError
 from common.runner import BrokerLink
 from common.settings import Settings
+from compare.checks import Verdict
 from compare.observer import Observer
 from compare.plan import plan
 from compare.replay import _Lab, _runner
+from compare.replay import replay as replay_in
+from compare.result import mode_result
 from tests.compare.recordings import CHOREOGRAPHED, PAID, scenario
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
@@ -53,15 +58,41 @@ async def test_an_observer_that_never_started_can_be_stopped() -> None:
     await Observer("127.0.0.1:1", ["orders.events"], 1).stop()
 
 
-async def test_an_observer_whose_broker_has_gone_can_be_stopped(embedded: EmbeddedBroker) -> None:
-    """Cleaning up needs no broker, and leaves nothing open."""
-    await embedded.create_topics(["orders.events"], 1)
-    observer = Observer(embedded.bootstrap, ["orders.events"], 1)
-    await observer.start()
-    await embedded.down()
-    with pytest.raises(TimeoutError):
-        await asyncio.wait_for(observer.end_offsets(), timeout=1)
-    await observer.stop()
+async def test_a_broker_that_goes_away_makes_the_verdict_unknown(embedded: EmbeddedBroker) -> None:
+    """The replay ends at its limit, says how far it came, and cleans up without the broker."""
+    late = scenario({**PAID, "at": 2}, timeout=4)
+    await embedded.create_topics(CHOREOGRAPHED.topics, 2)
+    going: list[asyncio.Task[None]] = []
+
+    def leave(_ended: int, _total: int) -> None:
+        if not going:
+            going.append(asyncio.create_task(embedded.down()))
+
+    recording = await replay_in(plan(late, Settings().rules), CHOREOGRAPHED, link_to(embedded), leave)
+    await asyncio.gather(*going)
+    assert recording.unfinished is not None
+    assert "after 4 s, 0 of 1 orders had ended" in recording.unfinished
+    assert mode_result(late, recording).verdict is Verdict.UNKNOWN
+
+
+async def test_a_service_that_dies_ends_the_replay(embedded: EmbeddedBroker) -> None:
+    """Why it died is told at once, and not after the time limit that nothing could come of."""
+
+    def explode(*_: object) -> NoReturn:
+        raise RuntimeError("the till is jammed")
+
+    services = [
+        replace(service, domain=replace(service.domain, decide=explode))
+        if service.name == "payment"
+        else service
+        for service in CHOREOGRAPHED.services
+    ]
+    jammed = replace(CHOREOGRAPHED, services=tuple(services))
+    await embedded.create_topics(jammed.topics, 2)
+    endless = scenario(PAID, timeout=600)
+    recording = await replay_in(plan(endless, Settings().rules), jammed, link_to(embedded))
+    assert recording.unfinished == "choreographed/payment has died: the till is jammed"
+    assert mode_result(endless, recording).verdict is Verdict.UNKNOWN
 
 
 async def test_trouble_that_the_lab_knows_ends_the_replay(tmp_path: Path) -> None:

@@ -302,9 +302,12 @@ def test_a_long_value_is_cut_short(write: Write) -> None:
 
 
 def test_more_orders_than_the_embedded_broker_holds_are_refused(write: Write) -> None:
-    """The counts of all orders together have a limit."""
+    """The counts of all orders together have a limit, and repeated deliveries count."""
     order = f"  - {{item: a, price: 1, count: {MAX_ORDERS}, expect: COMPLETED}}\n"
-    assert f"{2 * MAX_ORDERS} orders are too many" in fault(write("description: x\norders:\n" + 2 * order))
+    twice = fault(write("description: x\norders:\n" + 2 * order))
+    assert f"{2 * MAX_ORDERS} orders, delivered 1 times, are too many" in twice
+    again = fault(write("description: x\ndeliveries: 2\norders:\n" + order))
+    assert f"{MAX_ORDERS} orders, delivered 2 times, are too many" in again
 
 
 def test_a_missing_file_is_named_with_a_near_one(write: Write, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sqlite3
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,7 +11,7 @@ from random import Random
 from typing import Final
 
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import event, func, select
 
 import choreographed
 import orchestrated
@@ -197,7 +198,7 @@ def test_a_command_that_changes_nothing_is_logged_as_ignored(
         order.submit(transaction, place_order(), 0, NOW)
         assert order.submit(transaction, place_order(), 0, NOW) == []
     assert order.counts == {"ignored": 1}
-    assert f"orchestrated/order ignores PlaceOrder for order {order_id(1)}" in caplog.text
+    assert f"orchestrated/order ignores PlaceOrder for order {order_id(1)!r}" in caplog.text
 
 
 class DecisionFailedError(Exception):
@@ -299,6 +300,20 @@ def test_the_next_batch_forgets_what_is_acknowledged(inventory: Core, tmp_path: 
     again = reopened(inventory, tmp_path)
     assert again.unsent([0]) == [second]
     again.database.close()
+
+
+def test_any_number_of_acknowledged_records_can_be_forgotten(inventory: Core) -> None:
+    """After a long outage there may be more of them than a statement of the database has variables."""
+    event.listen(
+        inventory.database.engine,
+        "checkout",
+        lambda connection, *_: connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 1_500),
+    )
+    for start in range(0, 4_000, 1_000):
+        numbers = range(start, start + 1_000)
+        inventory.acknowledge(inventory.process([reserve(number) for number in numbers], NOW))
+    inventory.tidy()
+    assert inventory.backlog() == 0
 
 
 def test_tidying_forgets_what_is_acknowledged(inventory: Core, tmp_path: Path) -> None:

@@ -28,7 +28,15 @@ from common.envelope import (
     timestamp,
 )
 from common.errors import UnreadableRecordError
-from common.messages import MESSAGES, InventoryReserved, Message, OrderCreated, ReserveInventory
+from common.messages import (
+    MESSAGES,
+    Charge,
+    InventoryReserved,
+    Message,
+    OrderCreated,
+    Reason,
+    ReserveInventory,
+)
 from tests.pump import NOW, Delivered, delivered, order_id
 
 ID: Final = order_id(1)
@@ -52,8 +60,20 @@ def with_headers(**changes: bytes | None) -> Delivered:
     )
 
 
-messages: Final = st.sampled_from(sorted(MESSAGES)).flatmap(
-    lambda name: st.builds(MESSAGES[name], order_id=st.uuids().map(str))
+texts: Final = st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=200)
+numbers: Final = st.integers(1, 10**15)
+fields: Final[dict[str, st.SearchStrategy[Any]]] = {
+    "order_id": st.uuids().map(str),
+    "customer_id": texts,
+    "item": texts,
+    "quantity": numbers,
+    "price_cents": numbers,
+    "amount_cents": numbers,
+    "reason": st.sampled_from(Reason),
+    "charge": st.none() | st.builds(Charge, customer_id=texts, amount_cents=numbers),
+}
+messages: Final = st.sampled_from(list(MESSAGES.values())).flatmap(
+    lambda message: st.builds(message, **{name: fields[name] for name in message.model_fields})
 )
 
 
@@ -152,11 +172,20 @@ def test_a_key_that_is_not_the_order_id_makes_a_record_unreadable(key: bytes | N
         read_message(replace(delivered(sealed()), key=key))
 
 
-@pytest.mark.parametrize("quantity", [0, -1])
-def test_stock_cannot_be_made_by_a_negative_quantity(quantity: int) -> None:
-    """A quantity or an amount is positive, whoever sends it."""
+@pytest.mark.parametrize("quantity", [0, -1, 10**30])
+def test_stock_cannot_be_made_by_an_impossible_quantity(quantity: int) -> None:
+    """A quantity or an amount is positive, and one that a database can hold, whoever sends it."""
     with pytest.raises(ValidationError):
         ReserveInventory(order_id="1", item="laptop", quantity=quantity)
+
+
+@pytest.mark.parametrize("text", ["", "x" * 201, "x\nERROR a forged line", "\x1b[31m", "a\x00b"])
+def test_text_that_a_log_or_a_database_cannot_hold_is_refused(text: str) -> None:
+    """Control characters could forge a log's lines, or stop a service that can't store them."""
+    with pytest.raises(ValidationError):
+        ReserveInventory(order_id=text, item="laptop", quantity=1)
+    with pytest.raises(ValidationError):
+        ReserveInventory(order_id="1", item=text, quantity=1)
 
 
 def test_fields_that_are_not_known_are_tolerated() -> None:
