@@ -182,7 +182,10 @@ def _run(arguments: argparse.Namespace) -> int:
     report = Report(_Console(stderr=arguments.json == "-"), verbose=arguments.verbose)
     if arguments.json is not None:
         _check_writable(arguments.json)
-    document = asyncio.run(_replay_all(arguments, scenarios, settings, report))
+    # Not as the coroutine's result: Python 3.11 would write out all of it, unseen, when its loop is closed.
+    documents: list[ResultDocument] = []
+    asyncio.run(_replay_all(arguments, scenarios, settings, report, documents))
+    (document,) = documents
     if len(document.scenarios) > 1:
         report.overview(document)
     if arguments.json is not None:
@@ -198,8 +201,12 @@ def _check_order(number: int | None, scenarios: Sequence[Scenario]) -> None:
 
 
 async def _replay_all(
-    arguments: argparse.Namespace, scenarios: Sequence[Scenario], settings: Settings, report: Report
-) -> ResultDocument:
+    arguments: argparse.Namespace,
+    scenarios: Sequence[Scenario],
+    settings: Settings,
+    report: Report,
+    documents: list[ResultDocument],
+) -> None:
     address = arguments.broker or settings.kafka_bootstrap_servers or EMBEDDED
     modes = list(MODES) if arguments.mode == "both" else [arguments.mode]
     results: list[ScenarioResult] = []
@@ -216,10 +223,12 @@ async def _replay_all(
                 progress.stop()
                 report.scenario(results[-1], arguments.order)
                 progress.start()
-    return ResultDocument(
-        setup=setup(broker.name, broker.fetch_max_wait_ms, settings),
-        verdict=verdict_of(result.verdict for result in results),
-        scenarios=tuple(results),
+    documents.append(
+        ResultDocument(
+            setup=setup(broker.name, broker.fetch_max_wait_ms, settings),
+            verdict=verdict_of(result.verdict for result in results),
+            scenarios=tuple(results),
+        )
     )
 
 
