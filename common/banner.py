@@ -47,7 +47,7 @@ def banner(mode: Mode, settings: Settings, broker: str, folder: Path) -> str:
         services="\n  ".join(services),
         broker=f"{broker} (embedded, in memory; other Kafka clients can read along)" if embedded else broker,
         topics=", ".join(sorted(mode.topics)),
-        data=f"{folder} (removed at the end)" if settings.data_dir is None else folder,
+        data=f"{folder} (removed at the end)" if settings.lasting_data_dir is None else folder,
         url=f"http://{host}:{mode.service('order').port}",
         laptop=_ORDER.format(customer="cust-1", price=200),
         too_dear=_ORDER.format(customer="cust-2", price=600),

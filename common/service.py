@@ -17,10 +17,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from uvicorn import Config, Server
@@ -35,7 +34,7 @@ from common.ports import bind
 from common.publisher import KafkaPublisher
 from common.runner import BrokerLink, Runner
 from common.services import ORDERS, STOCK
-from common.settings import Settings
+from common.settings import DEFAULT_DATA_DIR, Settings
 from common.store.database import Database
 from common.store.rows import LoadedRows, RowTable
 from common.store.schema import IDEMPOTENCY
@@ -69,14 +68,14 @@ async def serve(
     supervised = SUPERVISED in os.environ
     configure_logs(settings.log_level, None if supervised else wiring.name)
     port = settings.http_port or wiring.port
-    with ExitStack() as stack:
-        # First of all: whoever started it twice should hear of that at once.
-        socket = stack.enter_context(bind(settings.http_host, port, "stop it or set HTTP_PORT"))
-        folder = _data_folder(wiring, settings, stack)
+    # First of all: whoever started it twice should hear of that at once.
+    with bind(settings.http_host, port, "stop it or set HTTP_PORT") as socket:
+        folder = _data_folder(wiring, settings)
         runner = _runner(wiring, settings, bootstrap_servers, folder)
         closing = asyncio.Event()
         server = _server(runner, tables, closing, settings)
-        log.info("%s: HTTP on http://%s:%d, broker %s", wiring, settings.http_host, port, bootstrap_servers)
+        url = f"http://{settings.http_host}:{port}"
+        log.info("%s: HTTP on %s, broker %s, data in %s", wiring, url, bootstrap_servers, folder)
 
         def stop() -> None:
             closing.set()
@@ -109,16 +108,14 @@ def fill_stock(database: Database, stock: dict[str, int]) -> None:
         rows.save(transaction, timestamp(datetime.now(UTC)))
 
 
-def _data_folder(wiring: Wiring, settings: Settings, stack: ExitStack) -> Path:
-    if settings.data_dir is None:
-        temporary = stack.enter_context(TemporaryDirectory(prefix=f"saga-lab-{wiring.name}-"))
-        log.warning("%s: DATA_DIR is not set: its data is in %s, and goes with it", wiring, temporary)
-        return Path(temporary)
-    folder = settings.data_dir / wiring.mode
+def _data_folder(wiring: Wiring, settings: Settings) -> Path:
+    # Never a temporary one: the broker keeps the group's offsets, and what is consumed doesn't come again.
+    root = settings.data_dir or DEFAULT_DATA_DIR
+    folder = root.resolve() / wiring.mode
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigurationError(f"DATA_DIR {settings.data_dir} can't be used: {error.strerror}") from error
+        raise ConfigurationError(f"DATA_DIR {root} can't be used: {error.strerror}") from error
     return folder
 
 

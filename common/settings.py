@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from common.domain.decision import Rules
@@ -15,7 +17,11 @@ from common.errors import ConfigurationError
 
 DEFAULT_STOCK: Final = {"laptop": 100, "phone": 100, "headphones": 100}
 
-_ADDRESS: Final = r"[^\s,:]+:\d{1,5}"
+DEFAULT_DATA_DIR: Final = Path("data")
+"""Where databases are kept that must outlive the process, as the broker's offsets do."""
+
+_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:,\[\]]+):(?P<port>[0-9]{1,5})")
+_LAST_PORT: Final = 65_535
 _MOST_PIECES: Final = 1_000_000_000_000
 
 
@@ -26,7 +32,6 @@ class Settings(BaseSettings):
 
     kafka_bootstrap_servers: str | None = Field(
         None,
-        pattern=f"^{_ADDRESS}(,{_ADDRESS})*$",
         description="broker addresses, HOST:PORT[,HOST:PORT...]; without it, a whole mode embeds a broker",
     )
     topic_partitions: int = Field(3, ge=1, le=1000, description="partitions of every topic")
@@ -39,8 +44,9 @@ class Settings(BaseSettings):
     max_poll_records: int = Field(500, ge=1, le=10_000, description="records in one batch, at most")
     data_dir: Path | None = Field(
         None,
-        description="folder of the services' SQLite databases, in a new subfolder if the broker is embedded, "
-        "since they must not outlive it; without it a temporary one",
+        description="folder of the services' SQLite databases, which instances of one service must share; "
+        "without it `data` in the working directory. With the embedded broker, which they must not outlive, "
+        "a new subfolder of it, and without it a temporary one",
     )
     http_host: str = Field("127.0.0.1", description="address that the HTTP servers bind to")
     http_port: int | None = Field(
@@ -56,10 +62,30 @@ class Settings(BaseSettings):
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"
     )
 
+    @field_validator("kafka_bootstrap_servers")
+    @classmethod
+    def _check_addresses(cls, text: str | None) -> str | None:
+        if text is not None and not all(map(is_address, text.split(","))):
+            raise PydanticCustomError("addresses", "Input should be HOST:PORT[,HOST:PORT...]")
+        return text
+
+    @property
+    def lasting_data_dir(self) -> Path | None:
+        """The folder for data that outlives the run; None if it should not, since the broker won't either."""
+        if self.data_dir is None and self.kafka_bootstrap_servers is not None:
+            return DEFAULT_DATA_DIR
+        return self.data_dir
+
     @property
     def rules(self) -> Rules:
         """The business rules among the settings."""
         return Rules(payment_limit_cents=int(self.payment_limit * 100))
+
+
+def is_address(text: str) -> bool:
+    """Whether it is HOST:PORT; an IPv6 host stands in brackets."""
+    address = _ADDRESS.fullmatch(text)
+    return address is not None and 0 < int(address["port"]) <= _LAST_PORT
 
 
 def load_settings() -> Settings:

@@ -213,15 +213,18 @@ async def _broker(mode: Mode, settings: Settings) -> AsyncIterator[tuple[str, Em
 @contextmanager
 def _data_dir(settings: Settings, *, temporary: bool) -> Iterator[Path]:
     """The folder of the databases; a new one if they are to be as temporary as the broker."""
-    if settings.data_dir is None:
-        with TemporaryDirectory(prefix="saga-lab-", ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
+    lasting = settings.lasting_data_dir
+    if lasting is None:
+        with TemporaryDirectory(prefix="saga-lab-", ignore_cleanup_errors=True) as temporary_folder:
+            yield Path(temporary_folder)
         return
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        yield Path(mkdtemp(prefix="embedded-", dir=settings.data_dir)) if temporary else settings.data_dir
+        root = lasting.resolve()
+        root.mkdir(parents=True, exist_ok=True)
+        folder = Path(mkdtemp(prefix="embedded-", dir=root)) if temporary else root
     except OSError as error:
-        raise ConfigurationError(f"DATA_DIR {settings.data_dir} can't be used: {error.strerror}") from error
+        raise ConfigurationError(f"DATA_DIR {lasting} can't be used: {error.strerror}") from error
+    yield folder
 
 
 def _environment(settings: Settings, address: str, folder: Path, *, embedded: bool) -> dict[str, str]:

@@ -7,7 +7,6 @@ import asyncio
 import json
 import logging
 import os
-import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from rich.table import Table
 
 from common import __version__
 from common.errors import ConfigurationError, LabError
-from common.settings import Settings, describe_settings, load_settings
+from common.settings import Settings, describe_settings, is_address, load_settings
 from compare.checks import Verdict, verdict_of
 from compare.lab import EMBEDDED, MODES, Lab, open_broker
 from compare.report import Report
@@ -49,8 +48,6 @@ exit codes: 0 valid, 1 invalid (an expectation or an invariant was broken), 2 un
 not be judged), 64 usage, 130 interrupted.
 
 """
-_ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:,\[\]]+):(?P<port>[0-9]{1,5})")
-_LAST_PORT: Final = 65_535
 
 
 class _Console(Console):
@@ -156,15 +153,10 @@ def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
 
 
 def _broker(text: str) -> str:
-    if text != EMBEDDED and not all(map(_is_address, text.split(","))):
+    if text != EMBEDDED and not all(map(is_address, text.split(","))):
         message = f"{text!r} is neither `{EMBEDDED}` nor HOST:PORT[,HOST:PORT...]"
         raise argparse.ArgumentTypeError(message)
     return text
-
-
-def _is_address(text: str) -> bool:
-    address = _ADDRESS.fullmatch(text)
-    return address is not None and 0 < int(address["port"]) <= _LAST_PORT
 
 
 def _positive(text: str) -> int:

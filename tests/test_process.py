@@ -17,21 +17,24 @@ from sqlalchemy import select
 
 import choreographed
 import orchestrated
+from common.banner import banner
 from common.errors import ConfigurationError
 from common.ports import bind
 from common.process import main
 from common.service import fill_stock
-from common.services import STOCK
-from common.settings import Settings, describe_settings, load_settings
+from common.services import ORDERS, STOCK
+from common.settings import Settings, describe_settings, is_address, load_settings
 from common.store.database import Database
+from common.supervisor import _data_dir
 from tests.running import NOWHERE, until
 
 PROJECT = Path(__file__).parents[1]
 
 
 @pytest.fixture(autouse=True)
-def no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the tester's environment sets is not for these tests."""
+def no_settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """These tests are free of what the tester's environment sets, and leave nothing in the project."""
+    monkeypatch.chdir(tmp_path)
     for name in Settings.model_fields:
         monkeypatch.delenv(name.upper(), raising=False)
 
@@ -74,7 +77,8 @@ def test_a_service_alone_needs_a_broker(capsys: pytest.CaptureFixture[str]) -> N
 @pytest.mark.parametrize(
     ("name", "value", "fault"),
     [
-        ("KAFKA_BOOTSTRAP_SERVERS", "localhost", "KAFKA_BOOTSTRAP_SERVERS: "),
+        ("KAFKA_BOOTSTRAP_SERVERS", "localhost", "KAFKA_BOOTSTRAP_SERVERS: Input should be HOST:PORT"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "a:9092,b:65536", "KAFKA_BOOTSTRAP_SERVERS: "),
         ("TOPIC_PARTITIONS", "0", "TOPIC_PARTITIONS: "),
         ("HTTP_PORT", "http", "HTTP_PORT: "),
         ("PAYMENT_LIMIT", "1.001", "PAYMENT_LIMIT: "),
@@ -97,11 +101,57 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """Settings come from the environment; an empty one counts as not set, and money becomes cents."""
     monkeypatch.setenv("HTTP_PORT", "")
     monkeypatch.setenv("PAYMENT_LIMIT", "19.99")
-    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "a:9092,b:9092")
+    monkeypatch.setenv("KAFKA_BOOTSTRAP_SERVERS", "a:9092,[::1]:9092")
     settings = load_settings()
     assert settings.http_port is None
     assert settings.rules.payment_limit_cents == 19_99
-    assert settings.kafka_bootstrap_servers == "a:9092,b:9092"
+    assert settings.kafka_bootstrap_servers == "a:9092,[::1]:9092"
+
+
+@pytest.mark.parametrize("text", ["a:1", "a.b-c:65535", "127.0.0.1:9092", "[::1]:9092", "[fe80::1]:09092"])
+def test_addresses(text: str) -> None:
+    """A host and a port, and an IPv6 address in brackets."""
+    assert is_address(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a", "a:", ":1", "a:0", "a:65536", "a:100000", "::1:9092", "[::1]", "[x]:1", "a b:1", "a:1\n"],
+)
+def test_no_addresses(text: str) -> None:
+    """Neither a lone host or port, nor a port that can't be."""
+    assert not is_address(text)
+
+
+@pytest.mark.parametrize(
+    ("broker", "data_dir", "shown"),
+    [
+        ("a:1", None, "data"),
+        ("a:1", "own", "own"),
+        (None, "own", "own/embedded-"),
+        (None, None, "(removed at the end)"),
+    ],
+)
+def test_where_a_modes_data_is(broker: str | None, data_dir: str | None, shown: str, tmp_path: Path) -> None:
+    """Data lasts as long as the broker does, and the banner tells where it is."""
+    settings = Settings(kafka_bootstrap_servers=broker, data_dir=Path(data_dir) if data_dir else None)
+    with _data_dir(settings, temporary=broker is None) as folder:
+        assert folder.is_dir()
+        told = banner(choreographed.MODE, settings, broker or "", folder)
+        assert f"  data    {folder}" in told
+        assert shown in told
+    lasts = folder.exists()
+    assert lasts == folder.is_relative_to(tmp_path) == (broker is not None or data_dir is not None)
+
+
+def test_a_data_folder_that_cannot_be(tmp_path: Path) -> None:
+    """A file in the place of the data's folder is told as a wrong setting."""
+    (tmp_path / "data").touch()
+    with (
+        pytest.raises(ConfigurationError, match="DATA_DIR data can't be used: File exists"),
+        _data_dir(Settings(kafka_bootstrap_servers="a:1"), temporary=False),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(
@@ -126,15 +176,15 @@ def test_stock_is_filled_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 async def test_one_service(number: signal.Signals, free_port: int, tmp_path: Path) -> None:
-    """A service alone is up before its broker is, and ends at once, cleanly, when it is told to."""
+    """A service alone is up before its broker is, ends at once when it is told to, and leaves its data."""
     environment = os.environ | {
         "KAFKA_BOOTSTRAP_SERVERS": NOWHERE,
         "HTTP_PORT": str(free_port),
-        "TMPDIR": str(tmp_path),
+        "PYTHONPATH": str(PROJECT),
     }
     command = [sys.executable, "-m", "orchestrated", "order"]
     process = await asyncio.create_subprocess_exec(
-        *command, env=environment, cwd=PROJECT, stderr=subprocess.PIPE, stdout=subprocess.PIPE
+        *command, env=environment, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE
     )
     async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{free_port}", trust_env=False) as client:
 
@@ -162,6 +212,9 @@ async def test_one_service(number: signal.Signals, free_port: int, tmp_path: Pat
     assert monotonic() - before < 3
     assert (process.returncode, output) == (0, b"")
     lines = log.decode().splitlines()
-    assert "DATA_DIR is not set" in lines[0]
+    assert f"data in {tmp_path}/data/orchestrated" in lines[0]
     assert all("order" in line for line in lines), "each line is one entry, with the service's name"
-    assert await asyncio.to_thread(lambda: not list(tmp_path.iterdir())), "the temporary data is gone"
+    database = Database(f"sqlite:///{tmp_path}/data/orchestrated/order.db", [ORDERS.table])
+    with database.read() as connection:
+        assert len(connection.execute(select(ORDERS.table)).all()) == 2
+    database.close()

@@ -44,7 +44,13 @@ Price = Annotated[
     WithJsonSchema(
         {
             "anyOf": [
-                {"type": "number", "exclusiveMinimum": 0, "maximum": MAX_PRICE, "multipleOf": 0.01},
+                # No `multipleOf`: to a validator that computes with floats, 19.99 is no multiple of 0.01.
+                {
+                    "type": "number",
+                    "exclusiveMinimum": 0,
+                    "maximum": MAX_PRICE,
+                    "description": "at most two decimals",
+                },
                 {"type": "string", "pattern": r"^(?!0+(\.0+)?$)[0-9]{1,6}(\.[0-9]{1,2})?$"},
             ]
         }

@@ -23,16 +23,17 @@ IdempotencyKey = Annotated[
     Header(
         alias="Idempotency-Key",
         pattern="^[!-~]{1,255}$",
-        description="makes a repeat safe: it gets the first answer again, and no second order is made",
+        description="makes a repeat safe: it gets the first answer again, and no second order is made; while "
+        "the first request still waits for the order's end, a repeat makes 202 the answer to both",
         examples=["5a1a6f0e-9c0b-4f0e-8a53-0d0d4f7b8a11"],
     ),
 ]
 Prefer = Annotated[
-    str | None,
+    list[str] | None,
     Header(
         alias="Prefer",
         description=f"`wait=N` (RFC 7240) waits up to N seconds, {MAX_WAIT_S} at most, for the order's end",
-        examples=["wait=5"],
+        examples=[["wait=5"]],
     ),
 ]
 
@@ -73,7 +74,7 @@ def orders_router(runner: Runner, closing: asyncio.Event) -> APIRouter:
 
         Orders are taken while the broker is away, too; they go on when it is back.
         """
-        wait_s = preferred_wait_s(prefer)
+        wait_s = preferred_wait_s(prefer or [])
         answer = await placing.place(new, idempotency_key, wait_s or 0)
         headers = {"Location": f"/orders/{answer.order['order_id']}"}
         if answer.replayed:

@@ -1,22 +1,32 @@
 """Taking orders on: at once, exactly once per `Idempotency-Key`, and waiting for the end only if asked to.
 
 The key is claimed in the transaction that writes the order and its outbox row, so there is no moment at which
-one is there without the other. No answer is stored: an order as it was when it was taken on, and one that has
-ended, can each be told again from its row.
+one is there without the other. Once that is committed, the order stands, and no trouble turns the answer into
+an error any more.
+
+All requests with one key get one answer, and the database decides which: the first that is recorded there.
+Without a wait, that is 202 with the order as PENDING, recorded with the order. With one, it is left open
+until either the order's end is recorded as the answer (201), or a repeat comes, for which 202 is recorded;
+the request that still waits then tells 202 as well. So a repeat neither waits nor is sent away, whether the
+first request is still under way, has timed out or has died. No answer's text is stored: an order as it was
+when it was taken on, and one that has ended, can each be told again from its row.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, field
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import Connection, bindparam, select, update
+from sqlalchemy import Connection, bindparam, event, select, update
+from sqlalchemy.exc import SQLAlchemyError
 from uuid_utils import uuid7
 
 from common.domain.order import OrderStatus
@@ -28,7 +38,11 @@ from common.runner import Runner
 from common.services import ORDERS
 from common.store.schema import IDEMPOTENCY
 
+log = logging.getLogger(__name__)
+
 _REUSED: Final = "urn:saga-lab:problem:idempotency-key-reused"
+_OPEN: Final = HTTPStatus.PROCESSING
+"""Recorded for a key while its answer is open."""
 # Built once: building a statement costs as much as running it.
 _FIND: Final = select(ORDERS.table).where(ORDERS.table.c.order_id == bindparam("order_id"))
 _LOOK_EVERY_S: Final = 0.25
@@ -45,31 +59,61 @@ class Answer:
 
 
 @dataclass
-class _Claim:
-    """An order under an idempotency key; `earlier` is what the key led to before, if it did."""
+class _Placement:
+    """An order that is to be placed, under a key or without; `settle` it, and `row` is the order to tell."""
 
-    key: str
-    fingerprint: str
     command: PlaceOrder
-    earlier: Any = None
+    key: str | None
+    waits: bool
+    replayed: bool = False
+    answered: HTTPStatus = HTTPStatus.ACCEPTED
+    row: Mapping[str, Any] = field(init=False)
 
     def settle(self, transaction: Connection) -> PlaceOrder | None:
-        """Claim the key for the order, or find whose it is."""
-        self.earlier = transaction.execute(select(IDEMPOTENCY).where(IDEMPOTENCY.c.key == self.key)).first()
-        if self.earlier is not None:
-            return None
-        order_id, answered = self.command.order_id, HTTPStatus.ACCEPTED
-        transaction.execute(
-            IDEMPOTENCY.insert().values(
-                key=self.key, fingerprint=self.fingerprint, order_id=order_id, answered=answered
+        """Claim the key for the order; or find what its requests are told, and make no order (None).
+
+        Raises:
+            ProblemError: the key was used for another order.
+        """
+        if self.key is not None:
+            earlier = transaction.execute(select(IDEMPOTENCY).where(IDEMPOTENCY.c.key == self.key)).first()
+            if earlier is not None:
+                self._repeat(transaction, earlier)
+                return None
+            claim = IDEMPOTENCY.insert().values(
+                key=self.key,
+                fingerprint=_fingerprint(self.command),
+                order_id=self.command.order_id,
+                answered=_OPEN if self.waits else HTTPStatus.ACCEPTED,
             )
-        )
+            transaction.execute(claim)
+        # The row is read as the last act of the transaction that writes it: a later read might fail, with the
+        # order in place.
+        event.listen(transaction, "commit", self._read)
         return self.command
 
     def answer_with_end(self, transaction: Connection) -> None:
-        """Remember that the first answer tells the order's end."""
-        mine = IDEMPOTENCY.c.key == self.key
-        transaction.execute(update(IDEMPOTENCY).where(mine).values(answered=HTTPStatus.CREATED))
+        """Record the order's end as the answer, unless a repeat has been told its beginning meanwhile."""
+        if not self._record(transaction, HTTPStatus.CREATED):
+            self.answered = HTTPStatus.ACCEPTED
+
+    def _repeat(self, transaction: Connection, earlier: Any) -> None:  # noqa: ANN401 - a row
+        if earlier.fingerprint != _fingerprint(self.command):
+            detail = "This Idempotency-Key was used for another order: use a new one, or send the same again."
+            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, _REUSED)
+        self.replayed = True
+        self.command = self.command.model_copy(update={"order_id": earlier.order_id})
+        if not self._record(transaction, HTTPStatus.ACCEPTED):
+            self.answered = HTTPStatus(earlier.answered)
+        self._read(transaction)
+
+    def _record(self, transaction: Connection, answer: HTTPStatus) -> bool:
+        still_open = (IDEMPOTENCY.c.key == self.key) & (IDEMPOTENCY.c.answered == _OPEN)
+        done = transaction.execute(update(IDEMPOTENCY).where(still_open).values(answered=answer))
+        return done.rowcount == 1
+
+    def _read(self, transaction: Connection) -> None:
+        self.row = transaction.execute(_FIND, {"order_id": self.command.order_id}).one()._asdict()
 
 
 class Placing:
@@ -80,38 +124,34 @@ class Placing:
         self._closing = closing
 
     async def place(self, new: NewOrder, key: str | None, wait_s: int) -> Answer:
-        """Place an order, or tell what the key's first request was told.
+        """Place an order, or tell what the key's requests are told.
 
         Raises:
             ProblemError: the key was used for another order.
+            SQLAlchemyError: the database can't be used; the order was not placed.
         """
-        command = new.command(str(uuid7()))
-        if key is None:
-            await self._runner.submit(lambda _: command)
-            return await self._first_answer(command.order_id, wait_s)
-        claim = _Claim(key, _fingerprint(new), command)
-        await self._runner.submit(claim.settle)
-        if claim.earlier is not None:
-            return await self._repeat(claim)
-        answer = await self._first_answer(command.order_id, wait_s)
-        if answer.status is HTTPStatus.CREATED:
-            await self._runner.submit(claim.answer_with_end)
-        return answer
+        placement = _Placement(new.command(str(uuid7())), key, waits=wait_s > 0)
+        await self._runner.submit(placement.settle)
+        if wait_s and not placement.replayed:
+            await self._wait_for_end(placement, wait_s)
+        ended = placement.answered is HTTPStatus.CREATED
+        order = view(placement.row) if ended else _as_accepted(placement.row)
+        return Answer(placement.answered, order, placement.replayed)
 
-    async def _first_answer(self, order_id: str, wait_s: int) -> Answer:
-        order = await self._end_of(order_id, wait_s) if wait_s else None
-        if order is not None:
-            return Answer(HTTPStatus.CREATED, view(order))
-        return Answer(HTTPStatus.ACCEPTED, _as_accepted(await self._row(order_id)))
-
-    async def _repeat(self, claim: _Claim) -> Answer:
-        if claim.earlier.fingerprint != claim.fingerprint:
-            detail = "This Idempotency-Key was used for another order: use a new one, or send the same again."
-            raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, _REUSED)
-        row = await self._row(claim.earlier.order_id)
-        ended = claim.earlier.answered == HTTPStatus.CREATED
-        status = HTTPStatus(claim.earlier.answered)
-        return Answer(status, view(row) if ended else _as_accepted(row), replayed=True)
+    async def _wait_for_end(self, placement: _Placement, wait_s: int) -> None:
+        """Make the order's end the answer if it comes in time."""
+        row = await self._end_of(placement.command.order_id, wait_s)
+        if row is None:
+            return
+        placement.row = row
+        placement.answered = HTTPStatus.CREATED
+        if placement.key is None:
+            return
+        try:
+            await self._runner.submit(placement.answer_with_end)
+        except SQLAlchemyError as error:
+            placement.answered = HTTPStatus.ACCEPTED
+            log.warning("An order's end is not told, for it can't be recorded as the answer: %s", error)
 
     async def _end_of(self, order_id: str, wait_s: int) -> Mapping[str, Any] | None:
         """Wait for the order's end; None if that doesn't come in time."""
@@ -121,18 +161,16 @@ class Placing:
             # Listen first and look then, or what happens between is missed.
             news = asyncio.create_task(self._runner.progress(min(left, _LOOK_EVERY_S)))
             try:
-                row = await self._row(order_id)
-                if row["status"] != OrderStatus.PENDING:
-                    return row
+                with suppress(SQLAlchemyError):  # the next look may succeed
+                    row = await run_in_threadpool(self._look, order_id)
+                    if row["status"] != OrderStatus.PENDING:
+                        return row
                 await news
             finally:
                 news.cancel()
         return None
 
-    async def _row(self, order_id: str) -> Mapping[str, Any]:
-        return await run_in_threadpool(self._read, order_id)
-
-    def _read(self, order_id: str) -> Mapping[str, Any]:
+    def _look(self, order_id: str) -> Mapping[str, Any]:
         with self._runner.core.database.read() as connection:
             return connection.execute(_FIND, {"order_id": order_id}).one()._asdict()
 
@@ -143,7 +181,7 @@ def _as_accepted(row: Mapping[str, Any]) -> dict[str, Any]:
     return view({**row, **was})
 
 
-def _fingerprint(new: NewOrder) -> str:
+def _fingerprint(command: PlaceOrder) -> str:
     """The same for what means the same, however it is written."""
-    meaning = new.command("").model_dump()
+    meaning = command.model_dump(exclude={"order_id"})
     return sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from time import monotonic
 from typing import Any
 
 import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 from common.domain.order import OrderStatus
 from common.http.app import create_app
+from common.http.new_order import NewOrder
 from tests.http.conftest import OrderService, ServedMode, client_of
 from tests.running import until
 
@@ -115,6 +121,13 @@ async def test_whole_quantities(service: OrderService, literal: str, quantity: i
     assert answer.json()["quantity"] == quantity
 
 
+def test_the_published_price() -> None:
+    """The schema leaves decimals to words, since in floats 19.99 is no multiple of 0.01."""
+    number, _ = NewOrder.model_json_schema()["properties"]["price"]["anyOf"]
+    assert number["description"] == "at most two decimals"
+    assert "multipleOf" not in json.dumps(number)
+
+
 async def test_the_largest_order(service: OrderService) -> None:
     """The largest price times the largest quantity is still exact."""
     answer = await service.client.post("/orders", json=LAPTOP | {"price": 1_000_000, "quantity": 10_000})
@@ -138,6 +151,13 @@ async def test_waits_for_the_end(mode: ServedMode, wait: str) -> None:
     answer = await mode["order"].post("/orders", json=TOO_DEAR, headers={"Prefer": wait})
     assert (answer.status_code, answer.json()["status"]) == (201, "FAILED")
     assert answer.json()["reason"] == "payment_declined"
+
+
+async def test_preferences_on_several_lines(mode: ServedMode) -> None:
+    """A preference counts on whichever line of the header it stands; of several, the first counts."""
+    lines = [("Prefer", "respond-async"), ("Prefer", "foo, wait=5"), ("Prefer", "wait=9")]
+    answer = await mode["order"].post("/orders", json=LAPTOP, headers=lines)
+    assert (answer.status_code, answer.headers["Preference-Applied"]) == (201, "wait=5")
 
 
 async def test_waits_no_longer(service: OrderService) -> None:
@@ -204,6 +224,104 @@ async def test_repeats_after_the_end(mode: ServedMode) -> None:
         again = await mode["order"].post("/orders", json=TOO_DEAR, headers=headers)
         assert (first.status_code, again.status_code) == (status, status)
         assert again.content == first.content
+
+
+async def test_a_repeat_while_the_first_waits(mode: ServedMode) -> None:
+    """A repeat of a request that still waits is told the beginning at once, and the other request, too."""
+    await mode.broker.down()
+    headers = {"Idempotency-Key": "impatient", "Prefer": "wait=30"}
+    first = asyncio.create_task(mode["order"].post("/orders", json=LAPTOP, headers=headers))
+
+    async def taken() -> bool:
+        return bool((await mode["order"].get("/orders")).json()["total"] == 1)
+
+    await until(taken)
+    repeats = [await mode["order"].post("/orders", json=LAPTOP, headers=headers) for _ in range(2)]
+    await mode.broker.up()
+    answers = [await first, *repeats, await mode["order"].post("/orders", json=LAPTOP, headers=headers)]
+    assert {(answer.status_code, answer.content) for answer in answers} == {(202, answers[0].content)}
+    shown = (await mode["order"].get(answers[0].headers["Location"])).json()
+    assert shown["status"] == OrderStatus.COMPLETED
+
+
+async def test_a_repeat_after_the_first_has_died(service: OrderService) -> None:
+    """A request that was ended while it waited blocks its key for nobody."""
+    headers = {"Idempotency-Key": "orphan", "Prefer": "wait=30"}
+    first = asyncio.create_task(service.client.post("/orders", json=LAPTOP, headers=headers))
+
+    async def taken() -> bool:
+        return service.counts() == (1, 1, 1)
+
+    await until(taken)
+    first.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    repeats = [await service.client.post("/orders", json=LAPTOP, headers=headers) for _ in range(2)]
+    assert [repeat.status_code for repeat in repeats] == [202, 202]
+    assert repeats[0].content == repeats[1].content
+    assert service.counts() == (1, 1, 1)
+
+
+@contextmanager
+def database_lost_after_commit(service: OrderService) -> Iterator[None]:
+    """A database that fails at every statement once a transaction is committed."""
+    engine = service.runner.core.database.engine
+    lost = False
+
+    def lose(_: object) -> None:
+        nonlocal lost
+        lost = True
+
+    def fail(*_: object) -> None:
+        if lost:
+            raise OperationalError("SELECT", {}, Exception("disk I/O error"))
+
+    def written(*arguments: Any) -> None:  # noqa: ANN401 - what SQLAlchemy hands over
+        if arguments[2].startswith("INSERT INTO orders"):
+            event.listen(arguments[0], "commit", lose)
+
+    event.listen(engine, "before_cursor_execute", fail)
+    event.listen(engine, "after_cursor_execute", written)
+    try:
+        yield
+    finally:
+        event.remove(engine, "before_cursor_execute", fail)
+        event.remove(engine, "after_cursor_execute", written)
+
+
+@pytest.mark.parametrize("more", [{}, {"Idempotency-Key": "k"}, {"Idempotency-Key": "k", "Prefer": "wait=1"}])
+async def test_what_is_committed_is_told(service: OrderService, more: dict[str, str]) -> None:
+    """Once an order is committed its request is accepted, whatever becomes of the database."""
+    with database_lost_after_commit(service):
+        answer = await service.client.post("/orders", json=LAPTOP, headers=more)
+    assert answer.status_code == 202
+    shown = (await service.client.get(answer.headers["Location"])).json()
+    del shown["history"]
+    assert shown == answer.json()
+    if more:
+        again = await service.client.post("/orders", json=LAPTOP, headers=more)
+        assert (again.status_code, again.content) == (202, answer.content)
+    assert service.counts() == (1, 1, int(bool(more)))
+
+
+async def test_an_end_that_cannot_be_recorded(mode: ServedMode) -> None:
+    """An end is told only if a repeat will be told it, too."""
+    engine = mode.runners["order"].core.database.engine
+    failures = []
+
+    def fail(*arguments: Any) -> None:  # noqa: ANN401 - what SQLAlchemy hands over
+        if arguments[2].startswith("UPDATE idempotency"):
+            failures.append(arguments[2])
+            raise OperationalError("UPDATE", {}, Exception("database is locked"))
+
+    headers = {"Idempotency-Key": "k", "Prefer": "wait=10"}
+    event.listen(engine, "before_cursor_execute", fail)
+    first = await mode["order"].post("/orders", json=LAPTOP, headers=headers)
+    event.remove(engine, "before_cursor_execute", fail)
+    again = await mode["order"].post("/orders", json=LAPTOP, headers=headers)
+    assert len(failures) == 1
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.content == again.content
 
 
 async def test_another_order_under_the_same_key(service: OrderService) -> None:

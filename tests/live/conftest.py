@@ -95,13 +95,13 @@ class Lab:
 
     def broker(self) -> str:
         """The address that the banner tells other Kafka clients."""
-        found = re.search(r"broker +(\S+)", self.text())
+        found = re.search(r"^  broker +(\S+)", self.text(), re.MULTILINE)
         assert found
         return found[1]
 
     def data(self) -> Path:
         """The folder of the databases, as the banner tells it."""
-        found = re.search(r"data +(\S+)", self.text())
+        found = re.search(r"^  data +(\S+)", self.text(), re.MULTILINE)
         assert found
         return Path(found[1])
 
