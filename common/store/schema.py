@@ -54,7 +54,7 @@ IDEMPOTENCY: Final = Table(
     Column("order_id", String, nullable=False),
     Column("answered", Integer, nullable=False),
 )
-"""Which order an `Idempotency-Key` led to, what was asked with it, and the answer's status: 102 while open."""
+"""Which order an `Idempotency-Key` led to, what was asked with it, and the answer: 102 while open."""
 
 RUNTIME_TABLES: Final = (INBOX, OUTBOX, HISTORY)
 """What every service has beside its domain rows."""
