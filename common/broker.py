@@ -215,7 +215,7 @@ async def _until_done(
         reason = f" ({last})" if last else ""
         raise BrokerError(
             f"the broker at {bootstrap} is not ready after {seconds:g} s{reason}: "
-            "start it, or correct KAFKA_BOOTSTRAP_SERVERS"
+            "start it, or correct the address (KAFKA_BOOTSTRAP_SERVERS, --broker)"
         ) from None
 
 

@@ -237,7 +237,8 @@ def _spec_faults(spec: OrderSpec, orders: Sequence[OrderEnd]) -> Iterator[str]:
     if isinstance(expect, ExpectedOrder):
         for order in orders:
             if order.status != expect.status or not _reason_fits(expect.reason, order):
-                yield f"{_name(order)}: expected {expect.status} {_because(expect.reason)}, got {_got(order)}"
+                why = f" for {expect.reason}" if expect.reason else ""
+                yield f"{_name(order)}: expected {expect.status}{why}, got {_got(order)}"
         return
     counts = Counter(order.status for order in orders)
     split = (counts[OrderStatus.COMPLETED], counts[OrderStatus.FAILED])
@@ -248,7 +249,7 @@ def _spec_faults(spec: OrderSpec, orders: Sequence[OrderEnd]) -> Iterator[str]:
         )
     for order in orders:
         if order.status == OrderStatus.FAILED and not _reason_fits(expect.reason, order):
-            yield f"{_name(order)}: expected to fail {_because(expect.reason)}, got {_got(order)}"
+            yield f"{_name(order)}: expected to fail for {expect.reason}, got {_got(order)}"
 
 
 def _stock_as_expected(case: _Case) -> Iterator[str]:
@@ -267,10 +268,6 @@ def _spec(case: _Case, order: OrderEnd) -> OrderSpec:
 
 def _reason_fits(expected: Reason | None, order: OrderEnd) -> bool:
     return expected is None or order.reason == expected
-
-
-def _because(reason: Reason | None) -> str:
-    return f"for {reason}" if reason else "for any reason"
 
 
 def _got(order: OrderEnd) -> str:

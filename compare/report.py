@@ -143,8 +143,12 @@ class Report:
     def _verdict(self, result: ScenarioResult) -> RenderableType:
         lines: list[RenderableType] = []
         for mode in result.modes:
-            broken = [finding for finding in mode.findings if finding.verdict is not Verdict.VALID]
-            lines += self._findings(mode.mode, mode.findings if self._verbose else broken)
+            if self._verbose:
+                lines += self._findings(mode.mode, mode.findings)
+                continue
+            broken = [finding for finding in mode.findings if finding.verdict is Verdict.INVALID]
+            lines += self._findings(mode.mode, broken)
+            lines += self._unjudged(mode)
         checks = sum(len(mode.findings) for mode in result.modes)
         return Group(*lines, Text.assemble("Verdict: ", self._badge(result.verdict), f" ({checks} checks)"))
 
@@ -152,6 +156,13 @@ class Report:
         for finding in findings:
             yield Text.assemble(self._badge(finding.verdict), f" {mode}: {finding.check}")
             yield from (Text(f"    {fault}") for fault in finding.faults)
+
+    def _unjudged(self, mode: ModeResult) -> Iterable[Text]:
+        """What could not be judged, all with the one reason that there is for it."""
+        names = [finding.check for finding in mode.findings if finding.verdict is Verdict.UNKNOWN]
+        if names:
+            yield Text.assemble(self._badge(Verdict.UNKNOWN), f" {mode.mode}: {', '.join(names)}")
+            yield Text(f"    {mode.recording.unfinished}")
 
     def _badge(self, verdict: Verdict) -> Text:
         sign = _VERDICTS[verdict]

@@ -193,7 +193,7 @@ async def test_an_unreachable_broker_is_named(embedded: EmbeddedBroker) -> None:
     with pytest.raises(BrokerError) as caught:
         await ensure_topics(embedded.bootstrap, ["t"], 1, timeout=0.3)
     assert str(caught.value).startswith(f"the broker at {embedded.bootstrap} is not ready after 0.3 s")
-    assert str(caught.value).endswith("start it, or correct KAFKA_BOOTSTRAP_SERVERS")
+    assert str(caught.value).endswith("start it, or correct the address (KAFKA_BOOTSTRAP_SERVERS, --broker)")
 
 
 async def test_a_port_that_never_answers_is_named() -> None:
