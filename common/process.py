@@ -9,26 +9,17 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from argparse import ArgumentParser, RawDescriptionHelpFormatter
+from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from typing import Any, Final, NoReturn
+from typing import Any
 
+from common.command_line import Parser
 from common.errors import ConfigurationError, LabError
 from common.service import serve
 from common.settings import Settings, describe_settings, load_settings
 from common.store.rows import RowTable
 from common.supervisor import EX_CONFIG, supervise
 from common.wiring import Mode
-
-EX_USAGE: Final = 64
-
-
-class _Parser(ArgumentParser):
-    """argparse, with the exit code that shells and supervisors know for a wrong command line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(EX_USAGE, f"{self.prog}: {message}\n")
 
 
 def main(mode: Mode, arguments: Sequence[str], *tables: RowTable[Any]) -> int:
@@ -45,7 +36,7 @@ def main(mode: Mode, arguments: Sequence[str], *tables: RowTable[Any]) -> int:
 
 
 def _parse(mode: Mode, arguments: Sequence[str]) -> str | None:
-    parser = _Parser(
+    parser = Parser(
         prog=f"python -m {mode.name}",
         description=f"Run the {mode.name} mode: all its services, or the one that is named.",
         epilog=describe_settings(),

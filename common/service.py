@@ -18,25 +18,22 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 from uvicorn import Config, Server
 
 from common.core import Core
-from common.domain.inventory import Stock
-from common.envelope import timestamp
 from common.errors import ConfigurationError
 from common.http.app import create_app
 from common.logs import configure_logs
 from common.ports import bind
 from common.publisher import KafkaPublisher
 from common.runner import BrokerLink, Runner
-from common.services import ORDERS, STOCK
+from common.services import ORDERS, STOCK, fill_stock
 from common.settings import DEFAULT_DATA_DIR, Settings
 from common.store.database import Database
-from common.store.rows import LoadedRows, RowTable
+from common.store.rows import RowTable
 from common.store.schema import IDEMPOTENCY
 from common.wiring import Wiring
 
@@ -92,20 +89,6 @@ async def serve(
             parent.close()
         working.result()
         log.info("%s: stopped", wiring)
-
-
-def fill_stock(database: Database, stock: dict[str, int]) -> None:
-    """Put items on the shelves that have no row yet; a row that is there is left as it is.
-
-    In one write transaction, so that two instances that start at once don't both see them missing.
-    """
-    rows = LoadedRows(STOCK)
-    with database.write() as transaction:
-        rows.load(transaction, stock)
-        for item, available in stock.items():
-            if rows.get(item) is None:
-                rows.put(Stock(item, available))
-        rows.save(transaction, timestamp(datetime.now(UTC)))
 
 
 def _data_folder(wiring: Wiring, settings: Settings) -> Path:

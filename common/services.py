@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 from common.domain import inventory, order, payment
 from common.domain.inventory import Inventory, Reservation, Stock
 from common.domain.order import Order
 from common.domain.payment import Payment
+from common.envelope import timestamp
+from common.store.database import Database
 from common.store.repository import RowPerOrder, StockRoom
-from common.store.rows import RowTable
+from common.store.rows import LoadedRows, RowTable
 from common.wiring import Domain
 
 ORDERS: Final = RowTable(Order, "orders")
@@ -24,3 +28,17 @@ INVENTORY: Final[Domain[Inventory]] = Domain(
 PAYMENT: Final[Domain[Payment | None]] = Domain(
     "payment", payment.decide, payment.ANSWERS, RowPerOrder(PAYMENTS)
 )
+
+
+def fill_stock(database: Database, stock: Mapping[str, int]) -> None:
+    """Put items on the shelves that have no row yet; a row that is there is left as it is.
+
+    In one write transaction, so that two instances that start at once don't both see them missing.
+    """
+    rows = LoadedRows(STOCK)
+    with database.write() as transaction:
+        rows.load(transaction, stock)
+        for item, available in stock.items():
+            if rows.get(item) is None:
+                rows.put(Stock(item, available))
+        rows.save(transaction, timestamp(datetime.now(UTC)))

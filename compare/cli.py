@@ -27,6 +27,7 @@ from rich.progress import (
 from rich.table import Table
 
 from common import __version__
+from common.command_line import EX_USAGE, Parser
 from common.errors import ConfigurationError, LabError
 from common.settings import Settings, describe_settings, is_address, load_settings
 from compare.checks import Verdict, verdict_of
@@ -36,8 +37,6 @@ from compare.result import ResultDocument, ScenarioResult, setup
 from compare.scenario import Scenario
 from compare.scenario_files import built_in_scenarios, find_scenario
 
-USAGE_ERROR: Final = 64
-"""EX_USAGE of sysexits.h: the command, or a scenario file, can't be used as given."""
 INTERRUPTED: Final = 130
 EXIT_CODES: Final = {Verdict.VALID: 0, Verdict.INVALID: 1, Verdict.UNKNOWN: 2}
 
@@ -60,12 +59,6 @@ class _Console(Console):
         raise BrokenPipeError
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(USAGE_ERROR, f"{self.prog}: {message}\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
@@ -80,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
     except ConfigurationError as error:
         print(error, file=sys.stderr)
-        return USAGE_ERROR
+        return EX_USAGE
     except LabError as error:
         print(f"Could not be judged: {error}", file=sys.stderr)
         return EXIT_CODES[Verdict.UNKNOWN]
@@ -98,7 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(
+    parser = Parser(
         prog="python -m compare",
         description="Replay the same orders, orchestrated and choreographed, and show them side by side.",
         epilog=_EPILOG + describe_settings(),
@@ -122,7 +115,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_run(commands: argparse._SubParsersAction[_Parser]) -> None:
+def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
     run = commands.add_parser(
         "run",
         help="replay scenarios in both modes and compare",

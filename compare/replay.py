@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,11 +20,11 @@ from aiokafka import TopicPartition
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.core import Core
-from common.envelope import Outgoing, timestamp
+from common.envelope import Outgoing
 from common.errors import BrokerError, LabError
 from common.publisher import KafkaPublisher, Publisher
 from common.runner import BrokerLink, Runner
-from common.services import STOCK
+from common.services import STOCK, fill_stock
 from common.store.database import Database
 from common.wiring import Mode, Wiring
 from compare.evidence import Ending, gather_evidence
@@ -119,21 +118,11 @@ def _runner(plan_: Plan, wiring: Wiring, link: BrokerLink, folder: Path) -> Runn
     # The folder goes with the replay, so its databases need not survive a power cut; they do survive a crash.
     database = Database(f"sqlite:///{folder / wiring.name}.db", tables, synchronous="OFF")
     if STOCK.table in tables:
-        _fill_stock(database, {**plan_.scenario.stock, WARM_UP_ITEM: 1})
+        fill_stock(database, {**plan_.scenario.stock, WARM_UP_ITEM: 1})
     publisher: Publisher = KafkaPublisher(link.bootstrap_servers)
     if plan_.scenario.deliveries > 1:
         publisher = RepeatingPublisher(publisher, plan_.scenario.deliveries)
     return Runner(Core(wiring, plan_.rules, database, link.prefix), link, publisher, own_thread=False)
-
-
-def _fill_stock(database: Database, stock: Mapping[str, int]) -> None:
-    stamp = timestamp(datetime.now(UTC))
-    rows = [
-        {"item": item, "available": pieces, "created_at": stamp, "updated_at": stamp}
-        for item, pieces in stock.items()
-    ]
-    with database.write() as transaction:
-        transaction.execute(STOCK.table.insert(), rows)
 
 
 @asynccontextmanager

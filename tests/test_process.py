@@ -21,8 +21,7 @@ from common.banner import banner
 from common.errors import ConfigurationError
 from common.ports import bind
 from common.process import main
-from common.service import fill_stock
-from common.services import ORDERS, STOCK
+from common.services import ORDERS, STOCK, fill_stock
 from common.settings import Settings, describe_settings, is_address, load_settings
 from common.store.database import Database
 from common.supervisor import _data_dir
