@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from choreographed import inventory, order, payment
-from common.messages import OrderCompleted, OrderFailed
+from common.messages import OrderCompensationFailed, OrderCompleted, OrderFailed
 from common.wiring import Mode
 
 MODE: Final = Mode(
     name="choreographed",
     services=(order.WIRING, inventory.WIRING, payment.WIRING),
-    final=frozenset({OrderCompleted, OrderFailed}),
+    final=frozenset({OrderCompleted, OrderFailed, OrderCompensationFailed}),
 )

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Final
 
 from choreographed.topics import topic_of
-from common.messages import Charge, OrderCreated, PaymentDeclined, ReleaseInventory, ReserveInventory
+from common.messages import (
+    Charge,
+    OrderCreated,
+    PaymentDeclined,
+    PaymentRefunded,
+    ReleaseInventory,
+    ReserveInventory,
+)
 from common.services import INVENTORY
 from common.wiring import Wiring, on
 
@@ -16,8 +23,8 @@ def reserve_inventory(event: OrderCreated) -> ReserveInventory:
     return ReserveInventory(order_id=event.order_id, item=event.item, quantity=event.quantity, charge=charge)
 
 
-def release_inventory(event: PaymentDeclined) -> ReleaseInventory:
-    """Compensation: another service's failure makes us undo our own step."""
+def release_inventory(event: PaymentDeclined | PaymentRefunded) -> ReleaseInventory:
+    """Compensation: another service's failure, or undo, makes us undo our own step, which came before it."""
     return ReleaseInventory(order_id=event.order_id, reason=event.reason)
 
 
@@ -29,5 +36,6 @@ WIRING: Final = Wiring(
     reactions=(
         on(OrderCreated, reserve_inventory),
         on(PaymentDeclined, release_inventory),
+        on(PaymentRefunded, release_inventory),
     ),
 )

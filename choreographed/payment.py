@@ -6,7 +6,15 @@ from typing import Final
 
 from choreographed.topics import topic_of
 from common.errors import UnreadableRecordError
-from common.messages import InventoryReserved, ProcessPayment
+from common.messages import (
+    CancelPayment,
+    InventoryReserved,
+    OrderAborted,
+    OrderCancelRequested,
+    ProcessPayment,
+    Reason,
+    RefundPayment,
+)
 from common.services import PAYMENT
 from common.wiring import Wiring, on
 
@@ -23,10 +31,24 @@ def process_payment(event: InventoryReserved) -> ProcessPayment:
     )
 
 
+def cancel_payment(event: OrderCancelRequested) -> CancelPayment:
+    """The customer wants out: that is still possible unless the customer is charged already."""
+    return CancelPayment(order_id=event.order_id, reason=Reason.CANCELLED)
+
+
+def refund_payment(event: OrderAborted) -> RefundPayment:
+    """Compensation begins with the last step, which is ours."""
+    return RefundPayment(order_id=event.order_id, reason=event.reason)
+
+
 WIRING: Final = Wiring(
     mode="choreographed",
     domain=PAYMENT,
     port=8032,
     topic_of=topic_of,
-    reactions=(on(InventoryReserved, process_payment),),
+    reactions=(
+        on(InventoryReserved, process_payment),
+        on(OrderCancelRequested, cancel_payment),
+        on(OrderAborted, refund_payment),
+    ),
 )

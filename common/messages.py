@@ -15,7 +15,11 @@ from pydantic import BaseModel, ConfigDict, Field
 _MOST: Final = 10**15
 Pieces = Annotated[int, Field(gt=0, le=_MOST)]
 """Of an item; none or fewer would make stock out of nothing."""
+PiecesOrNone = Annotated[int, Field(ge=0, le=_MOST)]
+"""Of an item, given back: 0 if nothing was held."""
 Cents = Annotated[int, Field(gt=0, le=_MOST)]
+CentsOrNone = Annotated[int, Field(ge=0, le=_MOST)]
+"""Given back: 0 if nothing was charged."""
 Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
 
 
@@ -25,6 +29,7 @@ class Step(StrEnum):
     PLACE = "place"
     RESERVE = "reserve"
     PAY = "pay"
+    CANCEL = "cancel"
     REFUND = "refund"
     RELEASE = "release"
     COMPLETE = "complete"
@@ -36,6 +41,12 @@ class Reason(StrEnum):
     UNKNOWN_ITEM = "unknown_item"
     OUT_OF_STOCK = "out_of_stock"
     PAYMENT_DECLINED = "payment_declined"
+    CANCELLED = "cancelled"
+    """Its customer asked for it, and the payment was not captured yet."""
+    TIMED_OUT = "timed_out"
+    """A deadline passed as often as was allowed."""
+    DEAD_LETTER = "dead_letter"
+    """A step's request could not be processed, and is among the dead letters."""
 
 
 class Message(BaseModel):
@@ -51,6 +62,13 @@ class Message(BaseModel):
 
 class Command(Message):
     """An instruction to one service, which may refuse it."""
+
+
+class Resumption(Command):
+    """A local command to go on with what is outstanding: what is asked for again keeps its identity.
+
+    It comes from a deadline or an operator. See `common.core` for how the identity is kept.
+    """
 
 
 class Event(Message):
@@ -166,6 +184,87 @@ class FailOrder(Command):
     reason: Reason
 
 
+class CancelOrder(Command):
+    """Ask for an order's end without its effects; it comes from HTTP. A payment that was captured wins."""
+
+    STEP = Step.CANCEL
+
+
+class CancelSaga(Command):
+    """Pass a customer's wish to cancel on to the orchestrator."""
+
+    STEP = Step.CANCEL
+
+
+class CancelPayment(Command):
+    """Never charge for this order, unless it is charged already; then the payment stands.
+
+    Of a cancel and a payment that race, the one that reaches the Payment service first wins.
+    """
+
+    STEP = Step.CANCEL
+
+    reason: Reason
+
+
+class FailCompensation(Command):
+    """Note that an undo has failed as often as was allowed: an operator has to look."""
+
+    STEP = Step.COMPLETE
+
+    reason: Reason
+
+
+class RetryCompensation(Resumption):
+    """An operator's command: the cause of a failed compensation is mended, so try it again."""
+
+    STEP = Step.CANCEL
+
+
+class Overdue(Resumption):
+    """A deadline has passed, and there are tries left: ask again."""
+
+    STEP = Step.CANCEL
+
+
+class TimedOut(Resumption):
+    """A deadline has passed for the last time: what was asked for may have happened, or not."""
+
+    STEP = Step.CANCEL
+
+
+class RefuseReservation(Command):
+    """Give up an order's `ReserveInventory`, which can't be processed."""
+
+    STEP = Step.RESERVE
+
+    reason: Reason
+
+
+class RefusePayment(Command):
+    """Give up an order's `ProcessPayment`, which can't be processed."""
+
+    STEP = Step.PAY
+
+    reason: Reason
+
+
+class ReportReleaseFailure(Command):
+    """Give up an order's `ReleaseInventory`, which keeps failing: the goods are still held."""
+
+    STEP = Step.RELEASE
+
+    reason: Reason
+
+
+class ReportRefundFailure(Command):
+    """Give up an order's `RefundPayment`, which keeps failing: the charge still stands."""
+
+    STEP = Step.REFUND
+
+    reason: Reason
+
+
 # Events
 
 
@@ -183,6 +282,30 @@ class OrderCompleted(OrderEvent):
 
 class OrderFailed(OrderEvent):
     """An order failed, and nothing of it is held any more."""
+
+    STEP = Step.COMPLETE
+    FAILURE = True
+
+    reason: Reason
+
+
+class OrderCancelRequested(OrderEvent):
+    """The customer wants the order to end without its effects; whether it does is not decided by that."""
+
+    STEP = Step.CANCEL
+
+
+class OrderAborted(OrderEvent):
+    """The order is given up: whoever has done something for it undoes that."""
+
+    STEP = Step.CANCEL
+    FAILURE = True
+
+    reason: Reason
+
+
+class OrderCompensationFailed(OrderEvent):
+    """An undo has failed for good: something may still be held or charged, and an operator has to look."""
 
     STEP = Step.COMPLETE
     FAILURE = True
@@ -210,9 +333,20 @@ class InventoryRejected(InventoryEvent):
 
 
 class InventoryReleased(InventoryEvent):
-    """Nothing is held for the order any more."""
+    """Nothing is held for the order any more; `quantity` pieces of `item` were, or never any."""
 
     STEP = Step.RELEASE
+
+    reason: Reason
+    item: Text | None = None
+    quantity: PiecesOrNone = 0
+
+
+class InventoryReleaseFailed(InventoryEvent):
+    """The goods could not be given back; they are still held."""
+
+    STEP = Step.RELEASE
+    FAILURE = True
 
     reason: Reason
 
@@ -235,9 +369,19 @@ class PaymentDeclined(PaymentEvent):
 
 
 class PaymentRefunded(PaymentEvent):
-    """The order has cost the customer nothing."""
+    """The order costs the customer nothing; `amount_cents` was given back, or never charged."""
 
     STEP = Step.REFUND
+
+    reason: Reason
+    amount_cents: CentsOrNone = 0
+
+
+class PaymentRefundFailed(PaymentEvent):
+    """The money could not be given back; the charge still stands."""
+
+    STEP = Step.REFUND
+    FAILURE = True
 
     reason: Reason
 
@@ -257,6 +401,15 @@ class SagaFailed(SagaEvent):
     reason: Reason
 
 
+class SagaCompensationFailed(SagaEvent):
+    """The orchestrator has seen an undo fail as often as was allowed."""
+
+    STEP = Step.COMPLETE
+    FAILURE = True
+
+    reason: Reason
+
+
 MESSAGES: Final[dict[str, type[Message]]] = {
     message.__name__: message
     for message in (
@@ -265,17 +418,26 @@ MESSAGES: Final[dict[str, type[Message]]] = {
         ReleaseInventory,
         ProcessPayment,
         RefundPayment,
+        CancelSaga,
+        CancelPayment,
+        RetryCompensation,
         OrderCreated,
+        OrderCancelRequested,
+        OrderAborted,
         OrderCompleted,
         OrderFailed,
+        OrderCompensationFailed,
         InventoryReserved,
         InventoryRejected,
         InventoryReleased,
+        InventoryReleaseFailed,
         PaymentProcessed,
         PaymentDeclined,
         PaymentRefunded,
+        PaymentRefundFailed,
         SagaCompleted,
         SagaFailed,
+        SagaCompensationFailed,
     )
 }
 """Every message that may cross the broker, by the name that its `ce_type` header bears."""

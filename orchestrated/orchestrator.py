@@ -10,20 +10,42 @@ from dataclasses import replace
 from typing import Final
 
 from common.domain.decision import Decision, Rules
-from common.messages import Event, SagaStarted, Step
+from common.messages import (
+    COMPENSATIONS,
+    MESSAGES,
+    CancelSaga,
+    InventoryRejected,
+    InventoryReleased,
+    Message,
+    PaymentDeclined,
+    PaymentRefunded,
+    Reason,
+    SagaStarted,
+    Step,
+    TimedOut,
+)
+from common.recovery import Recovery
 from common.store.repository import RowPerOrder
 from common.store.rows import RowTable
 from common.wiring import Domain, Wiring, accept
-from orchestrated.saga import ORDER_SAGA, OrderSaga, compensate
+from orchestrated.saga import ORDER_SAGA, OrderSaga, SagaState, compensate
 from orchestrated.topics import topic_of
 
 __all__ = ["ORCHESTRATOR", "SAGAS", "WIRING", "compensate", "handle_event"]
 
-_UNDONE_BY: Final = {Step.RELEASE: Step.RESERVE, Step.REFUND: Step.PAY}
+_NOTHING_OF: Final[dict[type[Message], Step]] = {
+    InventoryRejected: Step.RESERVE,
+    InventoryReleased: Step.RESERVE,
+    PaymentDeclined: Step.PAY,
+    PaymentRefunded: Step.PAY,
+}
+"""By event: the step of which it says that there is no effect, or none any more."""
+_BACKWARD: Final = {SagaState.COMPENSATING, SagaState.FAILED}
+_REASONS: Final[dict[type[Message], Reason]] = {CancelSaga: Reason.CANCELLED, TimedOut: Reason.TIMED_OUT}
 
 
 def handle_event(
-    saga: OrderSaga | None, event: SagaStarted | Event, _: Rules | None = None
+    saga: OrderSaga | None, event: Message, _: Rules | None = None
 ) -> Decision[OrderSaga | None]:
     """Take the row of the table that fits the saga's state and the event; without one, ignore the event."""
     if saga is None:
@@ -33,21 +55,21 @@ def handle_event(
     row = ORDER_SAGA.find(saga.state, type(event))
     if row is None:
         return Decision(saga)
+    if row.send is None:
+        return Decision(saga, late=True)
+    left = tuple(step for step in saga.begun if step != _NOTHING_OF.get(type(event)))
+    begins = next((command.STEP for command in row.sends if command in COMPENSATIONS), None)
     moved = replace(
         saga,
         state=row.to,
-        done=_done_after(saga.done, event),
-        reason=saga.reason or getattr(event, "reason", None),
+        begun=left if begins is None or begins in left else (*left, begins),
+        reason=saga.reason or (_reason(event) if row.to in _BACKWARD else None),
     )
     return Decision(moved, (row.send(moved),))
 
 
-def _done_after(done: tuple[str, ...], event: SagaStarted | Event) -> tuple[str, ...]:
-    if event.STEP in _UNDONE_BY:
-        return tuple(step for step in done if step != _UNDONE_BY[event.STEP])
-    if isinstance(event, Event) and not event.FAILURE:
-        return (*done, event.STEP)
-    return done
+def _reason(event: Message) -> Reason | None:
+    return _REASONS.get(type(event)) or getattr(event, "reason", None)
 
 
 SAGAS: Final = RowTable(OrderSaga, "sagas")
@@ -65,5 +87,11 @@ WIRING: Final = Wiring(
     domain=ORCHESTRATOR,
     port=8011,
     topic_of=topic_of,
-    reactions=tuple(accept(event) for event in ORDER_SAGA.sends),
+    reactions=tuple(accept(event) for event in ORDER_SAGA.sends if event.__name__ in MESSAGES),
+    deadlines={
+        SagaState.RESERVING_INVENTORY: Recovery.step,
+        SagaState.PROCESSING_PAYMENT: Recovery.step,
+        SagaState.COMPENSATING: Recovery.undo,
+        SagaState.COMPENSATION_FAILED: Recovery.operator,
+    },
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from common.messages import ProcessPayment, RefundPayment
+from common.messages import CancelPayment, ProcessPayment, RefundPayment
 from common.services import PAYMENT
 from common.wiring import Wiring, accept
 from orchestrated.topics import topic_of
@@ -17,5 +17,6 @@ WIRING: Final = Wiring(
     reactions=(
         accept(ProcessPayment),
         accept(RefundPayment),
+        accept(CancelPayment),
     ),
 )

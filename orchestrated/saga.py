@@ -1,7 +1,8 @@
 """The saga of an order as one table: the single place that knows the whole process.
 
-Read a row as: *at* this state, *on* this event, go *to* that state and *send* that message. An event without
-a row changes nothing; it is counted and logged.
+Read a row as: *at* this state, *on* this event, go *to* that state and *send* that message. `late` lists what
+may still come at a state and doesn't matter there any more. What has no row at all changes nothing; it is
+counted and logged.
 """
 
 from __future__ import annotations
@@ -11,25 +12,33 @@ from enum import StrEnum
 from typing import Final
 
 from common.messages import (
+    CancelPayment,
+    CancelSaga,
     InventoryRejected,
     InventoryReleased,
+    InventoryReleaseFailed,
     InventoryReserved,
+    Overdue,
     PaymentDeclined,
     PaymentProcessed,
     PaymentRefunded,
+    PaymentRefundFailed,
     ProcessPayment,
     Reason,
     RefundPayment,
     ReleaseInventory,
     ReserveInventory,
+    RetryCompensation,
+    SagaCompensationFailed,
     SagaCompleted,
     SagaFailed,
     SagaStarted,
     Step,
+    TimedOut,
 )
-from common.process_table import ProcessTable, row
+from common.process_table import ProcessTable, late, row
 
-DEFINITION_VERSION: Final = 1
+DEFINITION_VERSION: Final = 2
 """Raised when the table changes, so that sagas begun under an older one can be told apart."""
 
 
@@ -41,6 +50,8 @@ class SagaState(StrEnum):
     PROCESSING_PAYMENT = "PROCESSING_PAYMENT"
     COMPLETED = "COMPLETED"
     COMPENSATING = "COMPENSATING"
+    COMPENSATION_FAILED = "COMPENSATION_FAILED"
+    """An undo keeps failing: this waits for an operator."""
     FAILED = "FAILED"
 
 
@@ -54,8 +65,10 @@ class OrderSaga:
     quantity: int
     price_cents: int
     state: SagaState = SagaState.PENDING
-    done: tuple[str, ...] = ()
-    """The steps that have succeeded and are not undone, in the order in which they were done."""
+    begun: tuple[str, ...] = ()
+    """The steps that may have had an effect, in their order: what there is to undo.
+
+    A step is entered before it is asked for, since a request without an answer may have succeeded."""
     reason: Reason | None = None
     definition_version: int = DEFINITION_VERSION
 
@@ -79,14 +92,9 @@ def process_payment(saga: OrderSaga) -> ProcessPayment:
     )
 
 
-def release_inventory(saga: OrderSaga) -> ReleaseInventory:
-    """Undo the first step."""
-    return ReleaseInventory(order_id=saga.order_id, reason=_reason(saga))
-
-
-def refund_payment(saga: OrderSaga) -> RefundPayment:
-    """Undo the second step."""
-    return RefundPayment(order_id=saga.order_id, reason=_reason(saga))
+def cancel_payment(saga: OrderSaga) -> CancelPayment:
+    """Ask for the second step not to be done; it is the Payment service that decides which was faster."""
+    return CancelPayment(order_id=saga.order_id, reason=Reason.CANCELLED)
 
 
 def saga_completed(saga: OrderSaga) -> SagaCompleted:
@@ -99,12 +107,19 @@ def saga_failed(saga: OrderSaga) -> SagaFailed:
     return SagaFailed(order_id=saga.order_id, reason=_reason(saga))
 
 
+def undo_failed(saga: OrderSaga) -> SagaCompensationFailed:
+    """Tell that something is left, and that it takes a person to mend that."""
+    return SagaCompensationFailed(order_id=saga.order_id, reason=_reason(saga))
+
+
 def compensate(saga: OrderSaga) -> ReleaseInventory | RefundPayment:
-    """The undo of the latest step that is still done: compensation runs in reverse order, one step at a time.
+    """The undo of the latest step begun: compensation runs in reverse order, one awaited step at a time.
 
     Source: Garcia-Molina and Salem, "Sagas" (1987), section 2: T1 .. Tj, Cj .. C1.
     """
-    return refund_payment(saga) if saga.done[-1] == Step.PAY else release_inventory(saga)
+    if Step.PAY in saga.begun:
+        return RefundPayment(order_id=saga.order_id, reason=_reason(saga))
+    return ReleaseInventory(order_id=saga.order_id, reason=_reason(saga))
 
 
 def _reason(saga: OrderSaga) -> Reason:
@@ -114,17 +129,56 @@ def _reason(saga: OrderSaga) -> Reason:
     return saga.reason
 
 
+S: Final = SagaState
+"""Short, so that a row fits its line."""
+
 ORDER_SAGA: Final = ProcessTable(
-    start=SagaState.PENDING,
-    ends=frozenset({SagaState.COMPLETED, SagaState.FAILED}),
+    start=S.PENDING,
+    ends=frozenset({S.COMPLETED, S.FAILED}),
     rows=(
-    #   at                             on                 to                             send
-    row(SagaState.PENDING,             SagaStarted,       SagaState.RESERVING_INVENTORY, reserve_inventory),
-    row(SagaState.RESERVING_INVENTORY, InventoryReserved, SagaState.PROCESSING_PAYMENT,  process_payment),
-    row(SagaState.RESERVING_INVENTORY, InventoryRejected, SagaState.FAILED,              saga_failed),
-    row(SagaState.PROCESSING_PAYMENT,  PaymentProcessed,  SagaState.COMPLETED,           saga_completed),
-    row(SagaState.PROCESSING_PAYMENT,  PaymentDeclined,   SagaState.COMPENSATING,        compensate),
-    row(SagaState.COMPENSATING,        PaymentRefunded,   SagaState.COMPENSATING,        compensate),
-    row(SagaState.COMPENSATING,        InventoryReleased, SagaState.FAILED,              saga_failed),
+    #   at                     on                      to                     send
+    row(S.PENDING,             SagaStarted,            S.RESERVING_INVENTORY, reserve_inventory),
+
+    row(S.RESERVING_INVENTORY, InventoryReserved,      S.PROCESSING_PAYMENT,  process_payment),
+    row(S.RESERVING_INVENTORY, InventoryRejected,      S.FAILED,              saga_failed),
+    row(S.RESERVING_INVENTORY, Overdue,                S.RESERVING_INVENTORY, reserve_inventory),
+    row(S.RESERVING_INVENTORY, TimedOut,               S.COMPENSATING,        compensate),
+    row(S.RESERVING_INVENTORY, CancelSaga,             S.COMPENSATING,        compensate),
+    *late(S.RESERVING_INVENTORY, SagaStarted),
+
+    row(S.PROCESSING_PAYMENT,  PaymentProcessed,       S.COMPLETED,           saga_completed),
+    row(S.PROCESSING_PAYMENT,  PaymentDeclined,        S.COMPENSATING,        compensate),
+    row(S.PROCESSING_PAYMENT,  Overdue,                S.PROCESSING_PAYMENT,  process_payment),
+    row(S.PROCESSING_PAYMENT,  TimedOut,               S.COMPENSATING,        compensate),
+    row(S.PROCESSING_PAYMENT,  CancelSaga,             S.PROCESSING_PAYMENT,  cancel_payment),
+    row(S.PROCESSING_PAYMENT,  PaymentRefunded,        S.COMPENSATING,        compensate),
+    *late(S.PROCESSING_PAYMENT, SagaStarted, InventoryReserved, InventoryRejected),
+
+    row(S.COMPENSATING,        PaymentRefunded,        S.COMPENSATING,        compensate),
+    row(S.COMPENSATING,        InventoryReleased,      S.FAILED,              saga_failed),
+    row(S.COMPENSATING,        Overdue,                S.COMPENSATING,        compensate),
+    row(S.COMPENSATING,        TimedOut,               S.COMPENSATION_FAILED, undo_failed),
+    row(S.COMPENSATING,        PaymentRefundFailed,    S.COMPENSATION_FAILED, undo_failed),
+    row(S.COMPENSATING,        InventoryReleaseFailed, S.COMPENSATION_FAILED, undo_failed),
+    # A late success needs no undo of its own: that has been asked for, behind the step in the same partition.
+    *late(S.COMPENSATING, SagaStarted, CancelSaga, RetryCompensation),
+    *late(S.COMPENSATING, InventoryReserved, InventoryRejected, PaymentProcessed, PaymentDeclined),
+
+    row(S.COMPENSATION_FAILED, RetryCompensation,      S.COMPENSATING,        compensate),
+    row(S.COMPENSATION_FAILED, PaymentRefunded,        S.COMPENSATING,        compensate),
+    row(S.COMPENSATION_FAILED, InventoryReleased,      S.FAILED,              saga_failed),
+    row(S.COMPENSATION_FAILED, SagaStarted,            S.COMPENSATION_FAILED, undo_failed),
+    *late(S.COMPENSATION_FAILED, CancelSaga, InventoryReserved, InventoryRejected, PaymentProcessed),
+    *late(S.COMPENSATION_FAILED, PaymentDeclined, InventoryReleaseFailed, PaymentRefundFailed),
+
+    # An end is told again to whoever asks again, and is never left.
+    row(S.COMPLETED,           SagaStarted,            S.COMPLETED,           saga_completed),
+    *late(S.COMPLETED, CancelSaga, InventoryReserved, InventoryRejected),
+    *late(S.COMPLETED, PaymentProcessed, PaymentDeclined, PaymentRefunded),
+    row(S.FAILED,              SagaStarted,            S.FAILED,              saga_failed),
+    row(S.FAILED,              RetryCompensation,      S.FAILED,              saga_failed),
+    *late(S.FAILED, CancelSaga, InventoryReserved, InventoryRejected),
+    *late(S.FAILED, PaymentProcessed, PaymentDeclined, PaymentRefunded, PaymentRefundFailed),
+    *late(S.FAILED, InventoryReleased, InventoryReleaseFailed),
     ),
 )  # fmt: skip

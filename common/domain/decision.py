@@ -11,10 +11,14 @@ S = TypeVar("S")
 
 
 class Decision(NamedTuple, Generic[S]):
-    """The state after a command, and what there is to tell; no messages: the command was ignored."""
+    """The state after a command, and what there is to tell; no messages: the command was ignored.
+
+    `late` says that this was to be expected: what was ignored has been overtaken by something else.
+    """
 
     state: S
     messages: tuple[Message, ...] = ()
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)

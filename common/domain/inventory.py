@@ -10,17 +10,27 @@ from common.domain.decision import Decision, Rules
 from common.messages import (
     InventoryRejected,
     InventoryReleased,
+    InventoryReleaseFailed,
     InventoryReserved,
     Message,
     Reason,
+    RefuseReservation,
     ReleaseInventory,
+    ReportReleaseFailure,
     ReserveInventory,
 )
 
 ANSWERS: Final[dict[type[Message], tuple[type[Message], ...]]] = {
     ReserveInventory: (InventoryReserved, InventoryRejected),
     ReleaseInventory: (InventoryReleased,),
+    RefuseReservation: (InventoryRejected,),
+    ReportReleaseFailure: (InventoryReleaseFailed,),
 }
+GIVES_UP_WITH: Final[dict[type[Message], type[RefuseReservation | ReportReleaseFailure]]] = {
+    ReserveInventory: RefuseReservation,
+    ReleaseInventory: ReportReleaseFailure,
+}
+"""What becomes of a command that can't be processed."""
 
 
 class ReservationStatus(StrEnum):
@@ -64,7 +74,9 @@ class Inventory:
 
 
 def decide(
-    inventory: Inventory, command: ReserveInventory | ReleaseInventory, _: Rules
+    inventory: Inventory,
+    command: ReserveInventory | ReleaseInventory | RefuseReservation | ReportReleaseFailure,
+    _: Rules,
 ) -> Decision[Inventory]:
     """Reserve or release; a repeated command gets the stored answer again."""
     match command:
@@ -72,6 +84,10 @@ def decide(
             return _reserve(inventory, command)
         case ReleaseInventory():
             return _release(inventory, command)
+        case RefuseReservation():
+            return _refuse(inventory, command)
+        case ReportReleaseFailure(reason=reason):
+            return _report_failure(inventory, command.order_id, reason)
         case _:
             assert_never(command)
 
@@ -107,17 +123,40 @@ def _reject(inventory: Inventory, command: ReserveInventory, reason: Reason) -> 
     return Decision(replace(inventory, reservation=rejected), (event,))
 
 
+def _refuse(inventory: Inventory, command: RefuseReservation) -> Decision[Inventory]:
+    """Leave a tombstone, so that the command which could not be processed is refused should it come again."""
+    if inventory.reservation is not None:
+        return Decision(inventory, late=True)
+    tombstone = Reservation(command.order_id, ReservationStatus.REJECTED, reason=command.reason)
+    event = InventoryRejected(order_id=command.order_id, reason=command.reason)
+    return Decision(replace(inventory, reservation=tombstone), (event,))
+
+
+def _report_failure(inventory: Inventory, order_id: str, reason: Reason) -> Decision[Inventory]:
+    if inventory.status != ReservationStatus.RESERVED:
+        return Decision(inventory, late=True)
+    return Decision(inventory, (InventoryReleaseFailed(order_id=order_id, reason=reason),))
+
+
 def _release(inventory: Inventory, command: ReleaseInventory) -> Decision[Inventory]:
-    released = InventoryReleased(order_id=command.order_id, reason=command.reason)
-    match inventory:
-        case Inventory(reservation=None):
+    match inventory.stock, inventory.reservation:
+        case _, None:
             tombstone = Reservation(command.order_id, ReservationStatus.RELEASED, reason=command.reason)
-            return Decision(replace(inventory, reservation=tombstone), (released,))
-        case Inventory(Stock() as stock, Reservation(status=ReservationStatus.RESERVED) as held):
-            given_back = Inventory(
-                replace(stock, available=stock.available + held.quantity),
-                replace(held, status=ReservationStatus.RELEASED, reason=command.reason),
-            )
-            return Decision(given_back, (released,))
-        case _:
-            return Decision(inventory, (released,))
+            return Decision(replace(inventory, reservation=tombstone), (_released(tombstone, command),))
+        case Stock() as stock, Reservation(status=ReservationStatus.RESERVED) as held:
+            given_back = replace(held, status=ReservationStatus.RELEASED, reason=command.reason)
+            available = replace(stock, available=stock.available + held.quantity)
+            return Decision(Inventory(available, given_back), (_released(given_back, command),))
+        case _, ended:
+            return Decision(inventory, (_released(ended, command),))
+
+
+def _released(ended: Reservation, command: ReleaseInventory) -> InventoryReleased:
+    """What was given back, now or before; a claim that was refused never held anything."""
+    given_back = ended.quantity if ended.status is ReservationStatus.RELEASED else 0
+    return InventoryReleased(
+        order_id=command.order_id,
+        reason=ended.reason or command.reason,
+        item=ended.item if given_back else None,
+        quantity=given_back,
+    )
