@@ -6,13 +6,15 @@ database:
 
 1. forget the outbox rows that the broker has acknowledged since the last time;
 2. enter the message ids into the inbox; an id that is there already is a duplicate, and is dropped;
-3. load the rows that the batch touches, and run the pure decider on each command in order;
-4. write the changed rows, the history and the outbox.
+3. load the rows that the batch touches, and run the pure decider on each command in order (`common.batch`);
+4. write the changed rows, the history, the deadlines, the retries and the outbox.
 
 The caller publishes what is returned, waits for the acknowledgements, calls `acknowledge`, and only then
 commits the broker's offsets. A crash between any two of these steps repeats work but no effect: what was not
 committed is delivered again, what was committed but not published is in `unsent`, what was published twice
 bears the same id.
+
+What time brings is work, too: `wake` goes on with the retries and deadlines that are due, in the same way.
 
 A core is used by one thread at a time.
 """
@@ -20,38 +22,50 @@ A core is used by one thread at a time.
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Collection, Sequence
-from datetime import datetime
-from typing import Any, NamedTuple
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Final
 
 from sqlalchemy import Connection
+from uuid_utils import UUID
 
+from common.batch import Batch, Service, Task, Unreadable
 from common.domain.decision import Rules
-from common.envelope import Cause, Outgoing, Record, cause, open_envelope, origin, parse, seal, timestamp
+from common.envelope import Outgoing, Record, cause, open_envelope, origin, parse, timestamp
 from common.errors import UnreadableRecordError
-from common.messages import Message
+from common.messages import MESSAGES, Message, Overdue, TimedOut
+from common.probe import Boundary, Probe
+from common.recovery import Recovery
 from common.store.database import Database
 from common.store.journal import (
-    Change,
-    add_history,
-    add_to_outbox,
+    Retry,
+    add_counts,
     backlog,
+    clean_up,
     first_seen,
+    forget_keys,
+    forget_received,
     forget_sent,
+    take_retries,
     unsent,
 )
-from common.store.repository import Repository
+from common.store.runtime import due_deadlines, next_due
+from common.store.schema import IDEMPOTENCY
 from common.wiring import Wiring
 
 log = logging.getLogger(__name__)
 
-
-class _Task(NamedTuple):
-    """A command for the domain, and the message that it descends from."""
-
-    command: Message
-    because: Cause
+_TRIAL: Final = "trial"
+"""The id of no message."""
+_MOST_DUE: Final = 500
+"""Retries, and deadlines, that one transaction goes on with."""
+_MOST_FORGOTTEN: Final = 5_000
+"""Messages that one transaction cleans up."""
+_ONLY_IN_MEMORY: Final = frozenset({"consumed", "skipped"})
+"""Counts of nearly every record: to write them down would cost more than they tell."""
 
 
 class Core:
@@ -60,27 +74,41 @@ class Core:
     `prefix` goes before the name of every topic, so that separate runs can share a broker.
     """
 
-    def __init__(self, wiring: Wiring, rules: Rules, database: Database, prefix: str = "") -> None:
+    def __init__(  # noqa: PLR0913 - all but three have defaults, and are named where they are given
+        self,
+        wiring: Wiring,
+        rules: Rules,
+        database: Database,
+        prefix: str = "",
+        *,
+        recovery: Recovery | None = None,
+        probe: Probe | None = None,
+    ) -> None:
         self.wiring = wiring
         self.database = database
-        self.counts: Counter[str] = Counter()
-        """Records `consumed`, `skipped` (not its own), `duplicate`, `unreadable`; commands `ignored`."""
-        self._rules = rules
-        self._prefix = prefix
-        self._source = f"/{wiring.mode}/{wiring.name}"
+        self.service = Service(wiring, rules, prefix, recovery or Recovery(), probe or Probe())
+        self.counts = self.service.counts
+        """What this instance has counted since it was made; see `common.batch.Service`."""
         self._acknowledged: set[str] = set()
+        self._handled: list[Message] = []
+        self._next_due: str | None = ""
 
     def process(self, records: Sequence[Record], now: datetime) -> list[Outgoing]:
         """Take a batch of consumed records and return what they lead to, in the order to publish it in."""
-        tasks = [task for record in records if (task := self._read(record)) is not None]
+        before = self.counts.copy()
+        arrivals = [arrival for record in records if (arrival := self._read(record)) is not None]
         self.counts["consumed"] += len(records)
-        if not tasks:
+        self._handled = [arrival.command for arrival in arrivals if arrival.command is not None]
+        if not arrivals and self.counts["unknown"] == before["unknown"]:
             return []
-        with self.database.write() as transaction:
+        self.passing(Boundary.BEFORE)
+        with self._counting(before) as transaction:
             forget_sent(transaction, self._acknowledged)
-            fresh = first_seen(transaction, [task.because.id for task in tasks], timestamp(now))
-            outgoing = self._decide(transaction, self._once(tasks, fresh), now)
+            fresh = first_seen(transaction, [arrival.key for arrival in arrivals], timestamp(now))
+            outgoing = self._decide(transaction, self._once(arrivals, fresh), now)
+            self.passing(Boundary.DECIDED)
         self._acknowledged.clear()
+        self.passing(Boundary.COMMITTED)
         return outgoing
 
     def submit(
@@ -90,7 +118,51 @@ class Core:
 
         `partition` is that of the order's key, where all that follows will stay.
         """
-        return self._decide(transaction, [_Task(command, origin(command.order_id, partition))], now)
+        before = self.counts.copy()
+        outgoing = self._decide(transaction, [Task(command, origin(command.order_id, partition))], now)
+        self._write_down(transaction, before)
+        return outgoing
+
+    def due_in(self, now: datetime) -> float:
+        """Seconds until `wake` has something to do, as far as is known; infinite if it never will."""
+        match self._next_due:
+            case None:
+                return math.inf
+            case "":
+                return 0.0
+            case due:
+                return max(0.0, (datetime.fromisoformat(due) - now).total_seconds())
+
+    def look_again(self) -> None:
+        """Have the next `wake` look what there is: another instance may have left deadlines and retries."""
+        self._next_due = ""
+
+    def wake(self, partitions: Sequence[int], now: datetime) -> list[Outgoing]:
+        """Go on with the retries and deadlines of these partitions that are due."""
+        at = timestamp(now)
+        with self._counting(self.counts.copy()) as transaction:
+            forget_sent(transaction, self._acknowledged)
+            # Before the retries are taken, for the deadline of an order waits until they are through.
+            passed = due_deadlines(transaction, partitions, at, _MOST_DUE)
+            tasks: list[Task | Unreadable] = []
+            for retry in take_retries(transaction, partitions, at, _MOST_DUE):
+                arrival = self._read(retry, retry.tries)
+                if arrival is not None:
+                    tasks.append(arrival)
+            for deadline in passed:
+                self.counts["timed_out" if deadline.final else "overdue"] += 1
+                command = (TimedOut if deadline.final else Overdue)(order_id=deadline.order_id)
+                tasks.append(Task(command, deadline.again()))
+            self._handled = [task.command for task in tasks if task.command is not None]
+            outgoing = self._decide(transaction, tasks, now)
+            self._next_due = next_due(transaction, partitions)
+        self._acknowledged.clear()
+        return outgoing
+
+    def passing(self, boundary: Boundary) -> None:
+        """Tell the probe how far the last batch has come."""
+        if self._handled:
+            self.service.probe.passing(boundary, self._handled)
 
     def acknowledge(self, sent: Collection[Outgoing]) -> None:
         """Note what the broker has acknowledged; the next transaction drops it from the outbox."""
@@ -103,6 +175,23 @@ class Core:
                 forget_sent(transaction, self._acknowledged)
             self._acknowledged.clear()
 
+    def try_to_write(self) -> None:
+        """Write what is gone with the same transaction; SQLAlchemyError if the database takes nothing.
+
+        That a disk is full, or can only be read, doesn't show in any other way while there is nothing to do.
+        """
+        with self.database.write() as transaction:
+            forget_received(transaction, list(first_seen(transaction, [_TRIAL], _TRIAL)))
+
+    def clean_up(self, now: datetime) -> bool:
+        """Forget some of what is older than the dedupe window; whether there may be more of it."""
+        edge = now - timedelta(seconds=self.service.recovery.dedupe_window_s)
+        first_id = str(UUID(int=max(0, int(edge.timestamp() * 1000)) << 80))
+        with self.database.write() as transaction:
+            if IDEMPOTENCY in self.database.tables:
+                forget_keys(transaction, timestamp(edge))
+            return clean_up(transaction, timestamp(edge), first_id, _MOST_FORGOTTEN) == _MOST_FORGOTTEN
+
     def unsent(self, partitions: Sequence[int]) -> list[Outgoing]:
         """What an earlier run or owner of these partitions left unpublished, in the order to publish it."""
         with self.database.read() as connection:
@@ -114,73 +203,63 @@ class Core:
         with self.database.read() as connection:
             return max(0, backlog(connection) - len(self._acknowledged))
 
-    def _read(self, record: Record) -> _Task | None:
+    def expects(self, partitions: Sequence[int]) -> bool:
+        """Whether a deadline or a retry of these partitions is still to come."""
+        with self.database.read() as connection:
+            return next_due(connection, partitions) is not None
+
+    def _read(self, record: Record | Retry, tries: int = 0) -> Task | Unreadable | None:
         """Turn a record into a command for the domain, or None if it is not this service's business."""
         try:
             envelope = open_envelope(record)
-            reaction = self.wiring.reaction_to.get(envelope.type)
-            if reaction is None:
-                self.counts["skipped"] += 1
-                return None
+        except UnreadableRecordError as error:
+            return Unreadable(record, error)
+        reaction = self.wiring.reaction_to.get(envelope.type)
+        if reaction is None:
+            self.counts["skipped" if envelope.type in MESSAGES else "unknown"] += 1
+            return None
+        because = cause(envelope, record.partition)
+        try:
             command = reaction.translate(parse(record, reaction.message))
         except UnreadableRecordError as error:
-            self.counts["unreadable"] += 1
-            log.error("%s skips a record that it cannot read: %s", self.wiring, error)  # noqa: TRY400 - no bug
-            return None
-        return _Task(command, cause(envelope, record.partition))
+            instead = self.wiring.instead_of_unreadable(reaction.command, envelope.subject)
+            return Unreadable(record, error, instead, because)
+        return Task(command, because, record, tries)
 
-    def _once(self, tasks: Sequence[_Task], fresh: set[str]) -> list[_Task]:
+    def _once(self, arrivals: Sequence[Task | Unreadable], fresh: set[str]) -> list[Task | Unreadable]:
         """Drop the duplicates: those of earlier batches, and those within this one."""
         once = []
-        for task in tasks:
-            if task.because.id in fresh:
-                fresh.discard(task.because.id)
-                once.append(task)
+        for arrival in arrivals:
+            if arrival.key in fresh:
+                fresh.discard(arrival.key)
+                once.append(arrival)
             else:
                 self.counts["duplicate"] += 1
-                log.debug("%s drops a duplicate of %r", self.wiring, task.because.id)
+                log.debug("%s drops a duplicate of %r", self.wiring, arrival.key)
         return once
 
-    def _decide(self, transaction: Connection, tasks: Sequence[_Task], now: datetime) -> list[Outgoing]:
-        at = timestamp(now)
-        repository: Repository[Any] = self.wiring.domain.storage.open()
-        repository.load(transaction, [task.command for task in tasks])
-        outgoing: list[Outgoing] = []
-        changes: list[Change] = []
-        for command, because in tasks:
-            before = repository.state(command)
-            after, messages = self.wiring.domain.decide(before, command, self._rules)
-            repository.keep(after)
-            if not messages:
-                self._ignored(command, because)
-            changes += self._changes(command, because, before, after, at)
-            outgoing += (self._seal(message, because, index, now) for index, message in enumerate(messages))
-        repository.save(transaction, at)
-        add_history(transaction, changes)
-        add_to_outbox(transaction, outgoing)
-        return outgoing
+    def _decide(
+        self, transaction: Connection, tasks: Sequence[Task | Unreadable], now: datetime
+    ) -> list[Outgoing]:
+        if not tasks:
+            return []
+        batch = Batch(self.service, transaction, now)
+        batch.run(tasks)
+        self._next_due = min(batch.due + ([] if self._next_due is None else [self._next_due]), default=None)
+        return batch.outgoing
 
-    def _ignored(self, command: Message, because: Cause) -> None:
-        self.counts["ignored"] += 1
-        name = type(command).__name__
-        log.warning(
-            "%s ignores %s for order %r, caused by %r", self.wiring, name, command.order_id, because.id
-        )
+    @contextmanager
+    def _counting(self, before: Counter[str]) -> Iterator[Connection]:
+        """A transaction that keeps what is counted from `before` on, or has it uncounted if it fails."""
+        try:
+            with self.database.write() as transaction:
+                yield transaction
+                self._write_down(transaction, before)
+        except BaseException:
+            self.counts.clear()
+            self.counts.update(before)
+            raise
 
-    def _changes(
-        self,
-        command: Message,
-        because: Cause,
-        before: Any,  # noqa: ANN401 - states differ by service; all have a status
-        after: Any,  # noqa: ANN401 - as above
-        at: str,
-    ) -> list[Change]:
-        was = (before.status if before else None) or self.wiring.domain.origin
-        now_is = (after.status if after else None) or self.wiring.domain.origin
-        return [Change(command.order_id, because.id, was, now_is, at)] if was != now_is else []
-
-    def _seal(self, message: Message, because: Cause, index: int, now: datetime) -> Outgoing:
-        substitution = self.wiring.told_instead.get(type(message))
-        told = substitution.translate(message) if substitution else message
-        topic = self._prefix + self.wiring.topic_of(type(told))
-        return seal(told, because, source=self._source, topic=topic, index=index, now=now)
+    def _write_down(self, transaction: Connection, before: Counter[str]) -> None:
+        more = {name: total - before[name] for name, total in self.counts.items() if total > before[name]}
+        add_counts(transaction, {name: total for name, total in more.items() if name not in _ONLY_IN_MEMORY})

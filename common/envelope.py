@@ -4,6 +4,10 @@ A consumer decides by headers alone whether a record is its business, and parses
 derived from their cause, so that a step that is executed again produces the same ids and the inbox removes
 them; they start with the order id, a time-ordered UUIDv7, since random ids make the inbox's index slow.
 
+A message that is told again, because its answer is missing, keeps its id and has a higher attempt. To the
+inbox that is news, so it is answered once more; the answer has its old id and the attempt of its cause, and
+so on along the chain, until it comes to whoever has missed it.
+
 Sources: CloudEvents 1.0.2, its Kafka protocol binding, its distributed-tracing extension; W3C Trace Context.
 """
 
@@ -18,7 +22,7 @@ from typing import Final, Protocol
 
 from pydantic import ValidationError
 
-from common.errors import UnreadableRecordError
+from common.errors import NewerSchemaError, UnreadableRecordError
 from common.messages import MESSAGES, Message
 
 Headers = tuple[tuple[str, bytes], ...]
@@ -28,6 +32,8 @@ _SPEC_VERSION: Final = "1.0"
 _ID_BYTES: Final = 8
 _TRACE_ID_BYTES: Final = 16
 _TRACE_ID: Final = re.compile("(?!0{32})[0-9a-f]{32}")
+_ATTEMPT: Final = re.compile("[1-9][0-9]{0,8}")
+_VERSION: Final = re.compile("urn:saga-lab:[A-Za-z]+:(?P<version>[0-9]{1,9})")
 _TRACEPARENT: Final = re.compile(
     f"[0-9a-f]{{2}}-(?P<trace_id>{_TRACE_ID.pattern})-[0-9a-f]{{16}}-[0-9a-f]{{2}}"
 )
@@ -77,6 +83,13 @@ class Envelope:
     """The id of the message that led to this one; for the first, the order id."""
     traceparent: str
     schema: str
+    attempt: int = 1
+    """How often it has been told, this time included."""
+
+    @property
+    def key(self) -> str:
+        """What the inbox knows it by: its id, told apart by attempt."""
+        return inbox_key(self.id, self.attempt)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +99,8 @@ class Outgoing:
     id: str
     topic: str
     partition: int
-    key: bytes
-    value: bytes
+    key: bytes | None
+    value: bytes | None
     headers: Headers
 
 
@@ -99,6 +112,8 @@ class Cause:
     correlation_id: str
     trace_id: str
     partition: int
+    attempt: int = 1
+    """The attempt that its messages are told with."""
 
 
 def origin(order_id: str, partition: int) -> Cause:
@@ -110,7 +125,12 @@ def cause(envelope: Envelope, partition: int) -> Cause:
     """The consumed message as the cause of what it leads to, on the same partition so that order holds."""
     given = _TRACEPARENT.match(envelope.traceparent)
     trace_id = given["trace_id"] if given else _trace_id(envelope.correlation_id)
-    return Cause(envelope.id, envelope.correlation_id, trace_id, partition)
+    return Cause(envelope.id, envelope.correlation_id, trace_id, partition, envelope.attempt)
+
+
+def inbox_key(message_id: str, attempt: int) -> str:
+    """What the inbox knows a message by."""
+    return message_id if attempt == 1 else f"{message_id}~{attempt}"
 
 
 def seal(  # noqa: PLR0913 - an envelope has that much on it; all but two are named where it is called
@@ -118,7 +138,7 @@ def seal(  # noqa: PLR0913 - an envelope has that much on it; all but two are na
 ) -> Outgoing:
     """Put a message into its envelope; `index` tells apart the messages of one decision."""
     kind = type(message).__name__
-    digest = _digest(f"{because.id}/{source}/{index}", _ID_BYTES)
+    digest = _digest(f"{because.id}/{source}/{kind}/{index}", _ID_BYTES)
     message_id = f"{message.order_id}-{digest}"
     headers = {
         "ce_specversion": _SPEC_VERSION,
@@ -133,6 +153,8 @@ def seal(  # noqa: PLR0913 - an envelope has that much on it; all but two are na
         "traceparent": f"00-{because.trace_id}-{digest}-01",
         "content-type": _CONTENT_TYPE,
     }
+    if because.attempt > 1:
+        headers["ce_attempt"] = str(because.attempt)
     return Outgoing(
         id=message_id,
         topic=topic,
@@ -151,6 +173,9 @@ def open_envelope(record: Record) -> Envelope:
     """
     headers = dict(record.headers)
     try:
+        attempt = headers.get("ce_attempt", b"1").decode()
+        if not _ATTEMPT.fullmatch(attempt):
+            raise UnreadableRecordError(_at(record, f"ce_attempt is no attempt: {attempt[:20]!r}"))
         return Envelope(
             id=headers["ce_id"].decode(),
             type=headers["ce_type"].decode(),
@@ -161,6 +186,7 @@ def open_envelope(record: Record) -> Envelope:
             causation_id=headers["ce_causationid"].decode(),
             traceparent=headers.get("traceparent", b"").decode(),
             schema=headers.get("ce_dataschema", b"").decode(),
+            attempt=int(attempt),
         )
     except (KeyError, UnicodeDecodeError, AttributeError) as error:
         raise UnreadableRecordError(_at(record, f"bad or missing CloudEvents header: {error}")) from error
@@ -170,8 +196,14 @@ def parse(record: Record, message_type: type[Message]) -> Message:
     """Read a record's body as the message that its header promises.
 
     Raises:
+        NewerSchemaError: the header promises a newer version than this one knows.
         UnreadableRecordError: the body doesn't fit the type, or is about another order than the record's key.
     """
+    schema = dict(record.headers).get("ce_dataschema", b"").decode(errors="replace")
+    given = _VERSION.fullmatch(schema)
+    if given is not None and int(given["version"]) > message_type.VERSION:
+        newer = f"schema version {given['version']}, but only {message_type.VERSION} is known here"
+        raise NewerSchemaError(_at(record, newer))
     try:
         message = message_type.model_validate_json(record.value or b"")
     except ValidationError as error:

@@ -19,3 +19,15 @@ class BrokerError(LabError):
 
 class UnreadableRecordError(LabError):
     """A record isn't one of the lab's messages: a header is missing, or the body doesn't fit its type."""
+
+
+class NewerSchemaError(UnreadableRecordError):
+    """A record is of a newer major version of its schema than this service knows."""
+
+
+class TransientError(LabError):
+    """A message could not be processed this time; trying again later may help."""
+
+
+class PermanentError(LabError):
+    """A message can't be processed; trying again won't help."""

@@ -1,8 +1,9 @@
 """The thin asyncio shell around a core: it moves bytes between the broker and the core, and decides nothing.
 
 Consumed batch -> core (in the service's own thread, so that the database never blocks the event loop) ->
-publish and wait for the acknowledgements -> commit the offsets. Commands from outside (HTTP) take the same
-way from the core on.
+publish and wait for the acknowledgements -> commit the offsets. Commands from outside (HTTP), retries and
+deadlines take the same way from the core on. A deadline is looked at once all that has arrived is consumed:
+the answer that it waits for may be among that.
 
 On a rebalance, a batch in flight is finished first; the new owner of a partition then publishes what the old
 one left in the outbox for it. Shutdown goes the other way round: finish the batch, commit, leave the group,
@@ -21,7 +22,6 @@ import math
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, TypeVar
 
@@ -29,44 +29,35 @@ from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as DatabaseTimeout
 
 from common.broker import ensure_topics, partition_of
 from common.core import Core
 from common.envelope import Outgoing
 from common.errors import BrokerError
 from common.messages import Message
-from common.patience import Patience, StoppingError, short, until_one_ends
+from common.patience import Patience, StoppingError, until_one_ends
+from common.probe import Boundary
 from common.publisher import Publisher
 from common.subscription import Batch, BrokerLink, Subscription
+from common.watch import Readiness, Watch
 
-__all__ = ["BrokerLink", "Readiness", "Runner"]
+__all__ = ["BrokerLink", "Runner"]
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_SUBMIT_LIMIT_S: Final = 5.0
 _FINISH_LIMIT_S: Final = 1.0
 _STOP_LIMIT_S: Final = 0.8
 _REBALANCE_LIMIT_S: Final = 10.0
+_SHORTEST_POLL_S: Final = 0.01
+_CLEAN_UP_EVERY_S: Final = 60.0
 
 
 def _utc_now() -> datetime:
     return datetime.now(UTC)
-
-
-@dataclass(frozen=True, slots=True)
-class Readiness:
-    """Whether a service can do its work: each is None when all is well, or says what is wrong."""
-
-    database: str | None
-    broker: str | None
-    backlog: int
-    """Records that wait to be published."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether nothing is wrong."""
-        return self.database is None and self.broker is None
 
 
 class Runner:
@@ -93,13 +84,18 @@ class Runner:
         self._publisher = publisher
         self._clock = clock
         self._subscription = Subscription(core.wiring, link, self._finish_batch)
-        self._patience = Patience(str(core.wiring))
+        self._patience = Patience(
+            str(core.wiring), database=str(core.database), broker=link.bootstrap_servers
+        )
         self._thread = ThreadPoolExecutor(1, thread_name_prefix=str(core.wiring)) if own_thread else None
+        self._watch = Watch(core, self._subscription, self._patience, self.in_thread)
         self._progress = asyncio.Event()
         self._batch = asyncio.Lock()
         self._publishing = asyncio.Lock()
         self._submitted: dict[str, Outgoing] = {}
         self._submission = asyncio.Event()
+        self._next_clean_up = 0.0
+        self._killed = False
         self._work: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
 
@@ -135,8 +131,23 @@ class Runner:
         """Take a command from outside: `work` makes it, in the transaction that its effect will be part of.
 
         Returns once it is committed; it is published soon after. `work` may return None for nothing to do.
+
+        Raises:
+            SQLAlchemyError: the database can't be used, or others have kept it busy for too long.
         """
-        await self.in_thread(self._submit, work, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        if self._thread is None:
+            self._submit(work, loop)
+            return
+        submission = self._thread.submit(self._submit, work, loop)
+        try:
+            async with asyncio.timeout(_SUBMIT_LIMIT_S):
+                await asyncio.wrap_future(submission)
+        except TimeoutError:
+            # Those that wait behind a write that hangs would wait longer and longer.
+            if submission.cancelled():
+                raise DatabaseTimeout(f"not its turn within {_SUBMIT_LIMIT_S:g} s") from None
+            await asyncio.wrap_future(submission)
 
     async def progress(self, timeout_s: float) -> None:
         """Wait until a batch has been processed, for at most `timeout_s` seconds."""
@@ -146,19 +157,32 @@ class Runner:
 
     async def readiness(self) -> Readiness:
         """Ask database and broker how they are; it takes a second or so at most."""
-        broker = self._patience.trouble or await self._subscription.trouble()
-        try:
-            # Not in the service's thread, where it would wait for a write that takes long.
-            backlog = await asyncio.to_thread(self.core.backlog)
-        except SQLAlchemyError as error:
-            return Readiness(database=short(error), broker=broker, backlog=0)
-        return Readiness(database=None, broker=broker, backlog=backlog)
+        return await self._watch.readiness()
+
+    def request_failed(self, error: SQLAlchemyError) -> None:
+        """Note that a request could not be served for want of the database."""
+        self._watch.request_failed(error)
 
     async def stop(self) -> None:
         """Finish the batch in flight, publish what is committed, leave the group, and close the database."""
         self._patience.stop()
         if self._work is not None:
             await asyncio.wait({self._work}, timeout=_FINISH_LIMIT_S)
+            self._work.cancel()
+        if self._running is not None:
+            await asyncio.wait({self._running})
+        if self._thread is not None:
+            await asyncio.to_thread(self._thread.shutdown)
+        self.core.database.close()
+
+    async def kill(self) -> None:
+        """End as a process does that is killed: nothing is finished, committed, published or said goodbye to.
+
+        For a lab, which then makes another runner over the same database.
+        """
+        self._killed = True
+        self._patience.stop()
+        if self._work is not None:
             self._work.cancel()
         if self._running is not None:
             await asyncio.wait({self._running})
@@ -198,12 +222,15 @@ class Runner:
             await self._disconnect()
 
     async def _connect_and_work(self) -> None:
+        await until_one_ends(self._serve(), self._watch.run())
+
+    async def _serve(self) -> None:
         await self._patience.unless_stopping(self._connect())
         await until_one_ends(self._consume(), self._relay())
 
     async def _connect(self) -> None:
         link, wiring = self.link, self.core.wiring
-        topics = [link.prefix + topic for topic in sorted(wiring.topics)]
+        topics = [link.prefix + topic for topic in wiring.all_topics]
         # Without a limit, it tries again by itself, and gives up only for what trying again can't mend.
         topics_exist = ensure_topics(link.bootstrap_servers, topics, link.partitions, timeout=math.inf)
         await self._patience.complaining(topics_exist, f"no broker at {link.bootstrap_servers} yet")
@@ -223,9 +250,13 @@ class Runner:
                 else:
                     await self._subscription.commit()
                     await self._patience.insist("writing", lambda: self.in_thread(self.core.tidy))
+                    await self._clean_up()
+                await self._wake()
 
     async def _poll(self) -> Batch:
-        return await self._patience.unless_stopping(self._subscription.poll())
+        # What is due has to wait for what has arrived, and may do so for a while: that is no reason to spin.
+        longest_s = max(_SHORTEST_POLL_S, self.core.due_in(self._clock()))
+        return await self._patience.unless_stopping(self._subscription.poll(longest_s))
 
     async def _handle(self, batch: Batch) -> None:
         records = [record for part in batch.values() for record in part]
@@ -235,9 +266,37 @@ class Runner:
         )
         async with self._publishing:
             await self._publish(outgoing)
+        self.core.passing(Boundary.PUBLISHED)
         offsets = {where: part[-1].offset + 1 for where, part in batch.items()}
         await self._subscription.done(offsets)
         self.consumed |= offsets
+        self._moved()
+        self.core.passing(Boundary.ACKNOWLEDGED)
+
+    async def _wake(self) -> None:
+        """Go on with the retries and deadlines that are due."""
+        now = self._clock()
+        if self.core.due_in(now) > 0 or not await self._subscription.caught_up():
+            return
+        partitions = self._subscription.partitions
+        outgoing = await self._patience.insist(
+            "writing", lambda: self.in_thread(self.core.wake, partitions, now)
+        )
+        async with self._publishing:
+            await self._publish(outgoing)
+        if outgoing:
+            self._moved()
+
+    async def _clean_up(self) -> None:
+        """Now and then, when there is nothing else to do, forget what is too old to come again."""
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._next_clean_up:
+            return
+        now = self._clock()
+        more = await self._patience.insist("writing", lambda: self.in_thread(self.core.clean_up, now))
+        self._next_clean_up = loop.time() + (0 if more else _CLEAN_UP_EVERY_S)
+
+    def _moved(self) -> None:
         self._progress.set()
         self._progress = asyncio.Event()
 
@@ -257,6 +316,7 @@ class Runner:
         partitions = self._subscription.partitions_to_sweep()
         if not partitions:
             return
+        self.core.look_again()
         # Within the lock, so that nothing is taken for left that is being published at this moment.
         async with self._publishing:
             left = await self._patience.insist(
@@ -281,6 +341,12 @@ class Runner:
                 pass
 
     async def _disconnect(self) -> None:
+        if self._killed:
+            await asyncio.gather(
+                _within_limit(self._subscription.drop(), "dropping the consumer"),
+                _within_limit(self._publisher.stop(), "dropping the producer"),
+            )
+            return
         await asyncio.gather(
             _within_limit(self._subscription.stop(), "leaving the consumer group"),
             _within_limit(self._flush(), "publishing what is left"),

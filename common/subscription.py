@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 Batch = dict[TopicPartition, list[Any]]
 
-_POLL_MS: Final = 250
+_POLL_S: Final = 0.25
 _ANSWER_LIMIT_S: Final = 1.0
 _COMMIT_EVERY_S: Final = 0.5
 _STOP_LIMIT_S: Final = 3.0
@@ -108,8 +108,8 @@ class Subscription:
         await consumer.start()
         await self.on_assigned(frozenset(everything))
 
-    async def poll(self) -> Batch:
-        """Wait a moment for records of the partitions that are ours.
+    async def poll(self, longest_s: float = _POLL_S) -> Batch:
+        """Wait a moment, of `longest_s` seconds at most, for records of the partitions that are ours.
 
         Raises:
             OverrunError: the broker has dropped records that were not consumed yet.
@@ -123,7 +123,7 @@ class Subscription:
             return {}
         try:
             batch: Batch = await self._consumer.getmany(
-                timeout_ms=_POLL_MS, max_records=self._link.max_poll_records
+                timeout_ms=int(1000 * min(longest_s, _POLL_S)), max_records=self._link.max_poll_records
             )
         except OffsetOutOfRangeError as error:
             raise OverrunError(
@@ -163,6 +163,26 @@ class Subscription:
                 "%s could not commit offsets; the inbox will drop what comes again: %r", self._wiring, error
             )
 
+    @property
+    def partitions(self) -> list[int]:
+        """The partitions, of whatever topic, that are ours."""
+        ours = self._consumer.assignment() if self._consumer is not None else ()
+        return sorted({where.partition for where in ours})
+
+    async def caught_up(self) -> bool:
+        """Whether `poll` has returned all that the broker had when it was last asked."""
+        if self._consumer is None or not self.assigned.is_set():
+            return False
+        try:
+            for where in self._consumer.assignment():
+                end = self._consumer.highwater(where)
+                # Without an end, the broker has not been asked yet; with one, there is a position.
+                if end is None or await self._consumer.position(where) < end:
+                    return False
+        except KafkaError:  # a rebalance has come between
+            return False
+        return True
+
     def partitions_to_sweep(self) -> list[int]:
         """The partitions whose outbox may hold what another instance has left there.
 
@@ -179,6 +199,12 @@ class Subscription:
         """What keeps the broker from serving us now; None if it does."""
         if self._consumer is None or not self.assigned.is_set():
             return "no partitions assigned yet"
+        return await self.silence()
+
+    async def silence(self) -> str | None:
+        """Ask the broker: how it fails to answer, or None if it does, or if we are not connected yet."""
+        if self._consumer is None or not self.assigned.is_set():
+            return None
         try:
             async with asyncio.timeout(_ANSWER_LIMIT_S):
                 await self._consumer.topics()
@@ -199,6 +225,11 @@ class Subscription:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_STOP_LIMIT_S):
                     await stop_consumer(consumer)
+
+    async def drop(self) -> None:
+        """Disconnect without a word to the group, and without a commit."""
+        self._uncommitted.clear()
+        await self.stop()
 
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """After a rebalance: these are ours now."""

@@ -10,13 +10,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar
+from typing import Any, Final, Generic, TypeVar
+
+from pydantic import ValidationError
 
 from common.annotations import returned_messages
 from common.domain.decision import Decision, Rules
 from common.errors import WiringError
-from common.messages import COMPENSATIONS, PIVOT, Message, PlaceOrder
+from common.messages import COMPENSATIONS, PIVOT, Message, Overdue, Reason, TimedOut
+from common.recovery import Patience
 from common.store.repository import Storage
+
+DEAD_LETTERS: Final = ".dlq"
+"""What the name of a topic of dead letters ends with."""
 
 S = TypeVar("S")
 M = TypeVar("M", bound=Message)
@@ -32,6 +38,14 @@ class Domain(Generic[S]):
     storage: Storage[S]
     origin: str = "NONE"
     """The status that a row is said to come from when it is first written."""
+    requests: frozenset[type[Message]] = frozenset()
+    """The commands that come from outside the broker."""
+    gives_up_with: Mapping[type[Message], type[Message]] = field(default_factory=dict)
+    """By command: the one to decide in its place if it can't be processed.
+
+    What is not here has no substitute, and is left to deadlines."""
+    insists_on: frozenset[type[Message]] = frozenset()
+    """The commands that are tried for ever: they come after the pivot, where there is no way back."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +104,8 @@ class Wiring:
     reactions: tuple[Reaction, ...]
     topic_of: Callable[[type[Message]], str]
     substitutions: tuple[Substitution, ...] = ()
+    deadlines: Mapping[str, Patience] = field(default_factory=dict)
+    """By status: how long the service waits for it to change. Then it decides `Overdue`, or `TimedOut`."""
     reaction_to: Mapping[str, Reaction] = field(init=False)
     told_instead: Mapping[type[Message], Substitution] = field(init=False)
 
@@ -131,15 +147,41 @@ class Wiring:
     @property
     def tells(self) -> frozenset[type[Message]]:
         """Every message that this service may put on the broker."""
-        heard = {reaction.command for reaction in self.reactions}
-        asked = self.domain.answers.keys() & {PlaceOrder}
-        answers = {answer for command in heard | asked for answer in self.domain.answers[command]}
+        answers = {answer for command in self._decided for answer in self.domain.answers[command]}
         return frozenset(self.told(answer) for answer in answers)
+
+    @property
+    def _decided(self) -> frozenset[type[Message]]:
+        """Every command that may come to the decider here."""
+        heard = {reaction.command for reaction in self.reactions}
+        given_up = {
+            self.domain.gives_up_with[command] for command in heard & self.domain.gives_up_with.keys()
+        }
+        passed = {Overdue, TimedOut} if self.deadlines else set()
+        return frozenset(heard | given_up | self.domain.requests | (passed & self.domain.answers.keys()))
 
     @property
     def topics(self) -> frozenset[str]:
         """The topics that this service writes or reads."""
         return self.subscriptions | {self.topic_of(message) for message in self.tells}
+
+    @property
+    def all_topics(self) -> list[str]:
+        """The same, and those of the dead letters that it may have."""
+        return sorted(self.topics | {dead_letter_topic(topic) for topic in self.subscriptions})
+
+    def instead_of_unreadable(self, command: type[Message], order_id: str) -> Message | None:
+        """What is decided in place of a command whose record can't be read; None if nothing is.
+
+        Only a step is given up so. Its undo is asked for again by a deadline, in a record that may be sound.
+        """
+        substitute = self.domain.gives_up_with.get(command)
+        if substitute is None or command in COMPENSATIONS.values():
+            return None
+        try:
+            return substitute.model_validate({"order_id": order_id, "reason": Reason.DEAD_LETTER})
+        except ValidationError:  # whatever order it is about, it is none of the lab's
+            return None
 
     def told(self, message: type[Message]) -> type[Message]:
         """The type that goes out when the domain emits `message`."""
@@ -180,8 +222,13 @@ class Mode:
 
     @property
     def topics(self) -> frozenset[str]:
-        """Every topic that this mode writes or reads."""
+        """Every topic that this mode's messages are on."""
         return frozenset().union(*(service.topics for service in self.services))
+
+    @property
+    def all_topics(self) -> list[str]:
+        """The same, and those of their dead letters."""
+        return sorted(frozenset().union(*(service.all_topics for service in self.services)))
 
     def service(self, name: str) -> Wiring:
         """The service with that name; KeyError if there is none."""
@@ -190,6 +237,11 @@ class Mode:
     def _refuse(self, fault: str) -> None:
         message = f"{self.name}: {fault}."
         raise WiringError(message)
+
+
+def dead_letter_topic(topic: str) -> str:
+    """Where the records of a topic go that can't be processed."""
+    return topic + DEAD_LETTERS
 
 
 def _name(message: type[Message]) -> str:

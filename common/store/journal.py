@@ -1,4 +1,4 @@
-"""Inbox, outbox and history: what makes an effect happen exactly once over deliveries at least once.
+"""Inbox, outbox, retries and history: what makes an effect happen exactly once over deliveries at least once.
 
 Sources: Pat Helland, "Life beyond Distributed Transactions" (2007); Chris Richardson, "Transactional outbox"
 and "Idempotent consumer" (microservices.io).
@@ -6,22 +6,26 @@ and "Idempotent consumer" (microservices.io).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, bindparam, delete, func, select
+from sqlalchemy.dialects import postgresql, sqlite
 
-from common.envelope import Outgoing
-from common.store.schema import HISTORY, INBOX, OUTBOX
+from common.envelope import Headers, Outgoing
+from common.store.schema import COUNTERS, HISTORY, IDEMPOTENCY, INBOX, OUTBOX, RETRIES
 
 # Built once: for small batches, building a statement would cost as much as running it.
 _MOST_VARIABLES: Final = 1_000
 """In one statement; databases have limits, and after a long outage there may be many records to forget."""
-_KNOWN: Final = select(INBOX.c.message_id).where(
-    INBOX.c.message_id.in_(bindparam("message_ids", expanding=True))
-)
-_RECEIVE: Final = INBOX.insert()
-_KEEP: Final = OUTBOX.insert()
+_INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
+"""By dialect: the insert that can say what to do about a row that is there already."""
+_RECEIVE: Final = {
+    name: insert(INBOX).on_conflict_do_nothing().returning(INBOX.c.message_id)
+    for name, insert in _INSERT.items()
+}
+_UNRECEIVE: Final = delete(INBOX).where(INBOX.c.message_id.in_(bindparam("ids", expanding=True)))
+_KEEP: Final = {name: insert(OUTBOX).on_conflict_do_nothing() for name, insert in _INSERT.items()}
 _FORGET: Final = delete(OUTBOX).where(OUTBOX.c.message_id.in_(bindparam("sent", expanding=True)))
 _WRITE_DOWN: Final = HISTORY.insert()
 
@@ -36,21 +40,44 @@ class Change(NamedTuple):
     at: str
 
 
+class Retry(NamedTuple):
+    """A record that could not be processed yet."""
+
+    inbox_key: str
+    order_id: str
+    due_at: str
+    tries: int
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+
+
 def first_seen(transaction: Connection, message_ids: Sequence[str], at: str) -> set[str]:
-    """Enter the ids into the inbox and return those that were not in it."""
-    known = set(transaction.scalars(_KNOWN, {"message_ids": message_ids}))
-    new = dict.fromkeys(message_id for message_id in message_ids if message_id not in known)
-    if new:
-        rows = [{"message_id": message_id, "received_at": at} for message_id in new]
-        transaction.execute(_RECEIVE, rows)
-    return set(new)
+    """Enter the ids into the inbox and return those that were not in it.
+
+    In one statement: of two instances that are given the same message, the second waits for the first one's
+    transaction, and then finds the id there.
+    """
+    rows = [{"message_id": message_id, "received_at": at} for message_id in sorted(set(message_ids))]
+    if not rows:
+        return set()
+    return set(transaction.scalars(_RECEIVE[transaction.dialect.name], rows))
+
+
+def forget_received(transaction: Connection, message_ids: Sequence[str]) -> None:
+    """Take ids out of the inbox, for messages that had no effect after all and may come again."""
+    if message_ids:
+        transaction.execute(_UNRECEIVE, {"ids": message_ids})
 
 
 def add_to_outbox(transaction: Connection, outgoing: Sequence[Outgoing]) -> None:
-    """Keep records until the broker has acknowledged them."""
+    """Keep records until the broker has acknowledged them; one that waits already is not kept twice."""
     if outgoing:
         transaction.execute(
-            _KEEP,
+            _KEEP[transaction.dialect.name],
             [
                 {
                     "message_id": record.id,
@@ -58,7 +85,7 @@ def add_to_outbox(transaction: Connection, outgoing: Sequence[Outgoing]) -> None
                     "partition": record.partition,
                     "key": record.key,
                     "value": record.value,
-                    "headers": [[name, value.decode()] for name, value in record.headers],
+                    "headers": _stored(record.headers),
                 }
                 for record in outgoing
             ],
@@ -75,7 +102,7 @@ def unsent(transaction: Connection, partitions: Sequence[int]) -> list[Outgoing]
             partition=row.partition,
             key=row.key,
             value=row.value,
-            headers=tuple((name, value.encode()) for name, value in row.headers),
+            headers=_revived(row.headers),
         )
         for row in transaction.execute(query)
     ]
@@ -107,3 +134,71 @@ def history(transaction: Connection, order_id: str | None = None) -> list[Change
     if order_id is not None:
         query = query.where(HISTORY.c.order_id == order_id)
     return [Change(*row) for row in transaction.execute(query)]
+
+
+def add_retries(transaction: Connection, retries: Sequence[Retry]) -> None:
+    """Keep records to be processed again when they are due."""
+    if retries:
+        rows = [{**retry._asdict(), "headers": _stored(retry.headers)} for retry in retries]
+        transaction.execute(RETRIES.insert(), rows)
+
+
+def take_retries(transaction: Connection, partitions: Sequence[int], at: str, most: int) -> list[Retry]:
+    """Take out the records of these partitions that are due, in the order in which they came in each."""
+    due = (
+        select(RETRIES)
+        .where(RETRIES.c.partition.in_(partitions), RETRIES.c.due_at <= at)
+        .order_by(RETRIES.c.due_at)
+        .limit(most)
+        .with_for_update()
+    )
+    taken = [Retry(**{**row._asdict(), "headers": _revived(row.headers)}) for row in transaction.execute(due)]
+    if taken:
+        keys = [retry.inbox_key for retry in taken]
+        transaction.execute(delete(RETRIES).where(RETRIES.c.inbox_key.in_(keys)))
+    return sorted(taken, key=lambda retry: (retry.topic, retry.partition, retry.offset))
+
+
+def add_counts(transaction: Connection, counts: Mapping[str, int]) -> None:
+    """Add to the counters."""
+    if counts:
+        add = _INSERT[transaction.dialect.name](COUNTERS)
+        sums = add.on_conflict_do_update(
+            index_elements=[COUNTERS.c.name], set_={"total": COUNTERS.c.total + add.excluded.total}
+        )
+        transaction.execute(sums, [{"name": name, "total": more} for name, more in sorted(counts.items())])
+
+
+def counts(transaction: Connection) -> dict[str, int]:
+    """The counters by name."""
+    return {row.name: row.total for row in transaction.execute(select(COUNTERS))}
+
+
+def clean_up(transaction: Connection, received_before: str, first_id: str, most: int) -> int:
+    """Forget up to `most` messages that came before a time, and return how many it were.
+
+    Ids begin with the time of their order, so with `first_id`, the lowest id of an order from that time, the
+    primary key narrows the search down, and no further index has to be kept up to date for each message.
+    """
+    old = (
+        select(INBOX.c.message_id)
+        .where(INBOX.c.message_id < first_id, INBOX.c.received_at < received_before)
+        .limit(most)
+    )
+    ids = list(transaction.scalars(old))
+    forget_received(transaction, ids)
+    return len(ids)
+
+
+def forget_keys(transaction: Connection, claimed_before: str) -> None:
+    """Forget idempotency keys from before a time."""
+    transaction.execute(delete(IDEMPOTENCY).where(IDEMPOTENCY.c.claimed_at < claimed_before))
+
+
+def _stored(headers: Headers) -> list[list[str]]:
+    # Headers are bytes, and those of a foreign record need not be text: Latin-1 maps every byte to itself.
+    return [[name, value.decode("latin-1")] for name, value in headers]
+
+
+def _revived(stored: Sequence[Sequence[Any]]) -> Headers:
+    return tuple((name, value.encode("latin-1")) for name, value in stored)

@@ -18,7 +18,6 @@ from sqlalchemy import (
     BindParameter,
     Column,
     Connection,
-    String,
     Table,
     bindparam,
     select,
@@ -26,6 +25,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeEngine
 
 from common.store.schema import METADATA
+from common.store.types import TEXT
 
 R = TypeVar("R")
 
@@ -43,9 +43,9 @@ class RowTable(Generic[R]):
         self.table = Table(
             name,
             METADATA,
-            Column(self.key, String, primary_key=True),
+            Column(self.key, TEXT, primary_key=True),
             *(Column(field, _sql_type(plain[field])) for field in rest),
-            *(Column(stamp, String, nullable=False) for stamp in _STAMPS),
+            *(Column(stamp, TEXT, nullable=False) for stamp in _STAMPS),
         )
         # The statements are built once: for small batches, building them would cost as much as running them.
         key = self.table.c[self.key]
@@ -56,6 +56,7 @@ class RowTable(Generic[R]):
         self.add = self.table.insert()
         changed: dict[str, BindParameter[Any]] = {name: bindparam(name) for name in (*rest, "updated_at")}
         self.change = self.table.update().where(key == bindparam("which")).values(changed)
+        self.remove = self.table.delete().where(key.in_(bindparam("unwanted", expanding=True)))
 
     def row(self, stored: Mapping[str, Any]) -> R:
         """Build the dataclass from a database row; text becomes the enumeration it was, a list a tuple."""
@@ -77,6 +78,7 @@ class LoadedRows(Generic[R]):
         self._table = table
         self._stored: dict[str, R] = {}
         self._changed: dict[str, R] = {}
+        self._dropped: set[str] = set()
 
     def load(self, transaction: Connection, keys: Iterable[str]) -> None:
         """Load and lock the rows with these keys; a key without a row is no error."""
@@ -89,6 +91,8 @@ class LoadedRows(Generic[R]):
 
     def get(self, key: str) -> R | None:
         """The row as the batch has it so far."""
+        if key in self._dropped:
+            return None
         return self._changed.get(key) or self._stored.get(key)
 
     def put(self, row: R) -> None:
@@ -96,6 +100,12 @@ class LoadedRows(Generic[R]):
         key = getattr(row, self._table.key)
         if self.get(key) != row:
             self._changed[key] = row
+            self._dropped.discard(key)
+
+    def drop(self, key: str) -> None:
+        """Have a row removed when the batch is saved, if there is one."""
+        if self._changed.pop(key, None) is not None or key in self._stored:
+            self._dropped.add(key)
 
     def save(self, transaction: Connection, at: str) -> None:
         """Write what has changed."""
@@ -107,6 +117,9 @@ class LoadedRows(Generic[R]):
             transaction.execute(self._table.add, rows)
         if updated:
             transaction.execute(self._table.change, [self._update(key, at) for key in updated])
+        dropped = sorted(self._dropped & self._stored.keys())
+        if dropped:
+            transaction.execute(self._table.remove, {"unwanted": dropped})
 
     def _update(self, key: str, at: str) -> dict[str, Any]:
         values = self._table.values(self._changed[key])
@@ -126,5 +139,5 @@ def _sql_type(kind: Any) -> TypeEngine[Any]:  # noqa: ANN401 - an annotation
     if kind is int:
         return BigInteger()
     if isinstance(kind, type) and issubclass(kind, str):
-        return String()
+        return TEXT
     return JSON()

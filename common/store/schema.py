@@ -25,8 +25,8 @@ OUTBOX: Final = Table(
     Column("message_id", String, nullable=False, unique=True),
     Column("topic", String, nullable=False),
     Column("partition", Integer, nullable=False),
-    Column("key", LargeBinary, nullable=False),
-    Column("value", LargeBinary, nullable=False),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary),
     Column("headers", JSON, nullable=False),
     # Numbers are never given twice, so a row that is forgotten late can't be mistaken for a newer one.
     sqlite_autoincrement=True,
@@ -53,8 +53,32 @@ IDEMPOTENCY: Final = Table(
     Column("fingerprint", String, nullable=False),
     Column("order_id", String, nullable=False),
     Column("answered", Integer, nullable=False),
+    Column("claimed_at", String, nullable=False),
+    Index("idempotency_by_age", "claimed_at"),
 )
 """Which order an `Idempotency-Key` led to, what was asked with it, and the answer: 102 while open."""
 
-RUNTIME_TABLES: Final = (INBOX, OUTBOX, HISTORY)
-"""What every service has beside its domain rows."""
+RETRIES: Final = Table(
+    "retries",
+    METADATA,
+    Column("inbox_key", String, primary_key=True),
+    Column("order_id", String, nullable=False),
+    Column("due_at", String, nullable=False),
+    Column("tries", Integer, nullable=False),
+    Column("topic", String, nullable=False),
+    Column("partition", Integer, nullable=False),
+    Column("offset", BigInteger, nullable=False),
+    Column("key", LargeBinary),
+    Column("value", LargeBinary),
+    Column("headers", JSON, nullable=False),
+    Index("retries_by_order", "order_id"),
+)
+"""Records that could not be processed yet, how often that was tried, and when it will be again."""
+
+COUNTERS: Final = Table(
+    "counters",
+    METADATA,
+    Column("name", String, primary_key=True),
+    Column("total", BigInteger, nullable=False),
+)
+"""What the service has counted, so that a crash doesn't take the count with it."""

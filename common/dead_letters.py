@@ -1,0 +1,104 @@
+"""Records that can't be processed: they go to the dead letters of their topic, and back again.
+
+A dead letter is the record as it was, on `<topic>.dlq`, with the reason in headers of its own. It leaves
+through the outbox like every other record, so it is acknowledged before the offset of its original is
+committed, and it is there exactly if the decision to give up is.
+"""
+
+from __future__ import annotations
+
+import traceback
+from dataclasses import dataclass
+from typing import Final
+
+from common.envelope import Headers, Outgoing, Record
+
+_MARK: Final = "dlq_"
+_LONGEST_TEXT: Final = 4_000
+"""Characters of an error or its stack that are kept; the innermost calls are at the end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a service has given a record up."""
+
+    reason: str
+    """`unreadable`, `newer_schema` or `failed`."""
+    error: Exception
+    service: str
+    """Such as `orchestrated/payment`; other services may have had no trouble with the record."""
+    tries: int
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A dead letter, read back."""
+
+    record: Record
+    reason: str
+    error: str
+    stack: str
+    service: str
+    tries: str
+    at: str
+    origin: str
+    """TOPIC[PARTITION]@OFFSET of the original."""
+
+    @property
+    def message_id(self) -> str:
+        """The id of the message; empty if even that can't be read."""
+        return _text(dict(self.record.headers).get("ce_id"))
+
+    @property
+    def message_type(self) -> str:
+        """The type that the message claims to have."""
+        return _text(dict(self.record.headers).get("ce_type"))
+
+    @property
+    def order_id(self) -> str:
+        """The record's key."""
+        return _text(self.record.key)
+
+
+def dead_letter(record: Record, topic: str, failure: Failure) -> Outgoing:
+    """The record for the dead letters of its topic; `topic` is theirs, in full."""
+    origin = f"{record.topic}[{record.partition}]@{record.offset}"
+    stack = "".join(traceback.format_exception(failure.error))
+    added = {
+        "reason": failure.reason,
+        "error": f"{type(failure.error).__name__}: {failure.error}"[:_LONGEST_TEXT],
+        "stack": stack[-_LONGEST_TEXT:],
+        "service": failure.service,
+        "tries": str(failure.tries),
+        "at": failure.at,
+        "origin": origin,
+    }
+    kept = [(name, value or b"") for name, value in record.headers if not name.startswith(_MARK)]
+    marks = [(_MARK + name, text.encode()) for name, text in added.items()]
+    return Outgoing(
+        id=f"{origin}/{failure.service}",
+        topic=topic,
+        partition=record.partition,
+        key=record.key,
+        value=record.value,
+        headers=(*kept, *marks),
+    )
+
+
+def read_dead_letter(record: Record) -> DeadLetter:
+    """A record of a topic of dead letters; what is missing from it is empty."""
+    marks = {name.removeprefix(_MARK): _text(value) for name, value in record.headers}
+    names = ("reason", "error", "stack", "service", "tries", "at", "origin")
+    return DeadLetter(record, **{name: marks.get(name, "") for name in names})
+
+
+def original(letter: Record, topic: str) -> Outgoing:
+    """The record as it was, to be put on its topic once more: with its id, so that nothing happens twice."""
+    headers: Headers = tuple((name, value) for name, value in letter.headers if not name.startswith(_MARK))
+    message_id = _text(dict(headers).get("ce_id"))
+    return Outgoing(message_id, topic, letter.partition, letter.key, letter.value, headers)
+
+
+def _text(value: bytes | None) -> str:
+    return (value or b"").decode(errors="replace")

@@ -1,0 +1,79 @@
+"""Deadlines, and all the tables that every service has beside its domain's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from sqlalchemy import Connection, Index, Table, select
+
+from common.envelope import Cause
+from common.store.rows import RowTable
+from common.store.schema import COUNTERS, HISTORY, INBOX, OUTBOX, RETRIES
+
+
+@dataclass(frozen=True, slots=True)
+class Deadline:
+    """What a service waits for about one order, until when, and how to ask for it again.
+
+    The cause is that of what is outstanding: what is sealed with it once more keeps its identity.
+    """
+
+    order_id: str
+    partition: int
+    due_at: str | None
+    """RFC 3339, UTC; None while an operator is waited for."""
+    tries: int
+    """How often it has been asked for since the order's status has changed."""
+    final: int
+    """1 if there are no tries left when it is due."""
+    attempt: int
+    """Of what was asked for last."""
+    cause_id: str
+    correlation_id: str
+    trace_id: str
+
+    def again(self) -> Cause:
+        """The cause of the next attempt."""
+        return Cause(self.cause_id, self.correlation_id, self.trace_id, self.partition, self.attempt + 1)
+
+
+DEADLINES: Final = RowTable(Deadline, "deadlines")
+Index("deadlines_by_time", DEADLINES.table.c.due_at)
+
+RUNTIME_TABLES: Final[tuple[Table, ...]] = (INBOX, OUTBOX, HISTORY, RETRIES, COUNTERS, DEADLINES.table)
+
+
+def due_deadlines(transaction: Connection, partitions: Sequence[int], at: str, most: int) -> list[Deadline]:
+    """The deadlines that have passed, locked; not those of orders that a retry is about to go on with."""
+    table = DEADLINES.table
+    retried = select(RETRIES.c.order_id).where(RETRIES.c.order_id == table.c.order_id).exists()
+    query = (
+        select(table)
+        .where(table.c.due_at <= at, table.c.partition.in_(partitions), ~retried)
+        .order_by(table.c.due_at)
+        .limit(most)
+        .with_for_update(of=table)
+    )
+    return [DEADLINES.row(row._asdict()) for row in transaction.execute(query)]
+
+
+def next_due(transaction: Connection, partitions: Sequence[int]) -> str | None:
+    """When the first of all deadlines and retries is due; None if there are none."""
+    table = DEADLINES.table
+    retried = select(RETRIES.c.order_id).where(RETRIES.c.order_id == table.c.order_id).exists()
+    deadlines = (
+        select(table.c.due_at)
+        .where(table.c.due_at.is_not(None), table.c.partition.in_(partitions), ~retried)
+        .order_by(table.c.due_at)
+        .limit(1)
+    )
+    retries = (
+        select(RETRIES.c.due_at)
+        .where(RETRIES.c.partition.in_(partitions))
+        .order_by(RETRIES.c.due_at)
+        .limit(1)
+    )
+    found = (transaction.scalar(query) for query in (deadlines, retries))
+    return min((due for due in found if due is not None), default=None)
