@@ -20,6 +20,7 @@ from common.errors import BrokerError
 from common.runner import BrokerLink
 from common.settings import Settings
 from common.wiring import Mode
+from compare.engine import Outage
 from compare.plan import Plan, plan
 from compare.recording import Recording
 from compare.replay import replay
@@ -49,6 +50,8 @@ class Broker:
     sole_instance: bool
     make_topics: Callable[[Sequence[str], int], Awaitable[None]]
     drop_topics: Callable[[Sequence[str]], Awaitable[None]]
+    outage: Outage | None = None
+    """The broker, if the lab can take it away for a while."""
 
 
 @asynccontextmanager
@@ -76,6 +79,7 @@ async def open_broker(address: str, settings: Settings) -> AsyncIterator[Broker]
             sole_instance=True,
             make_topics=broker.create_topics,
             drop_topics=_keep,
+            outage=broker,
         )
 
 
@@ -113,10 +117,11 @@ class Lab:
             sole_instance=self._broker.sole_instance,
             prefix=f"{self._run_id}.{next(self._replays)}.{mode.name}.",
         )
-        topics = sorted(link.prefix + topic for topic in mode.topics)
+        topics = [link.prefix + topic for topic in mode.all_topics]
         await self._broker.make_topics(topics, link.partitions)
         try:
-            return await replay(same, mode, link, partial(self._told, name, mode.name))
+            told = partial(self._told, name, mode.name)
+            return await replay(same, mode, link, told, self._broker.outage)
         finally:
             await self._drop(topics)
 

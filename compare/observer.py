@@ -16,6 +16,7 @@ from aiokafka.errors import KafkaError
 
 from common.broker import consumer_options, stop_consumer
 from common.errors import BrokerError
+from common.wiring import DEAD_LETTERS
 from compare.metrics import ENDS
 
 log = logging.getLogger(__name__)
@@ -42,11 +43,21 @@ class Observer:
         self._consumer = AIOKafkaConsumer(
             bootstrap_servers=bootstrap_servers, **consumer_options(fetch_max_wait_ms=_FETCH_MAX_WAIT_MS)
         )
-        self.ended: set[str] = set()
-        """The orders whose end was told, by id."""
+        self.ends: dict[str, list[str]] = {}
+        """By order id: the types of the events that told of its end, as they came."""
         self._progress = asyncio.Event()
         self._read = dict.fromkeys(self._where, 0)
         self._task: asyncio.Task[None] | None = None
+
+    @property
+    def ended(self) -> set[str]:
+        """The ids of the orders whose end was told."""
+        return set(self.ends)
+
+    async def until_ended(self, order_id: str, *types: str) -> None:
+        """Wait for the end of an order, or for one of these types."""
+        while not (ends := self.ends.get(order_id)) or not (not types or set(types) & set(ends)):
+            await self._progress.wait()
 
     async def start(self) -> None:
         """Connect and begin to read."""
@@ -98,17 +109,18 @@ class Observer:
             got = await self._consumer.getmany(timeout_ms=_POLL_MS)
             for where, records in got.items():
                 self.records += records
-                self.ended.update(_ends(records))
+                for order_id, type_ in _ends(records):
+                    self.ends.setdefault(order_id, []).append(type_)
                 self._read[where] = records[-1].offset + 1
             self._progress.set()
             self._progress = asyncio.Event()
 
 
-def _ends(records: Iterable[Any]) -> Iterator[str]:
+def _ends(records: Iterable[Any]) -> Iterator[tuple[str, str]]:
     for record in records:
-        headers = dict(record.headers)
-        if headers.get("ce_type", b"").decode(errors="replace") in ENDS:
-            yield (record.key or b"").decode(errors="replace")
+        type_ = dict(record.headers).get("ce_type", b"").decode(errors="replace")
+        if type_ in ENDS and not record.topic.endswith(DEAD_LETTERS):
+            yield (record.key or b"").decode(errors="replace"), type_
 
 
 @contextmanager

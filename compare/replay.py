@@ -1,15 +1,17 @@
 """Replaying a scenario in one mode: the real services over a real broker, with an observer beside them.
 
 Everything but the wiring is the same for both modes: the orders with their ids, the stock, the rules, the
-settings, the broker, the observer, the process that they run in. Each replay has topics, groups and databases
-of its own.
+faults, the settings, the broker, the observer, the process that they run in. Each replay has topics, groups
+and databases of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,42 +22,23 @@ from aiokafka import TopicPartition
 from sqlalchemy.exc import SQLAlchemyError
 
 from common.core import Core
-from common.envelope import Outgoing
+from common.domain.order import OrderStatus
 from common.errors import BrokerError, LabError
-from common.publisher import KafkaPublisher, Publisher
-from common.runner import BrokerLink, Runner
-from common.services import STOCK, fill_stock
-from common.store.database import Database
-from common.wiring import Mode, Wiring
-from compare.evidence import Ending, gather_evidence
+from common.messages import CancelOrder, OrderCompensationFailed, OrderFailed, RetryCompensation
+from common.runner import BrokerLink
+from common.store.journal import counts
+from common.wiring import Mode
+from compare.engine import Engine, Outage, Surroundings
+from compare.evidence import Happened, gather_evidence
+from compare.injection import Struck
 from compare.observer import Observer
-from compare.plan import WARM_UP_ITEM, PlacedOrder, Plan
-from compare.recording import Recording
+from compare.plan import PlacedOrder, Plan
+from compare.recording import Recording, Requested, Strike
+from compare.services import Services
 
-_START_LIMIT_S: Final = 30.0
 _LONGEST_WAIT_S: Final = 0.1
 _SETTLE_POLL_S: Final = 0.005
-
-
-class RepeatingPublisher:
-    """Puts every record on the broker several times, as a producer does that misses acknowledgements."""
-
-    def __init__(self, publisher: Publisher, deliveries: int) -> None:
-        self._publisher = publisher
-        self._deliveries = deliveries
-
-    async def start(self) -> None:
-        """Connect."""
-        await self._publisher.start()
-
-    async def publish(self, records: Sequence[Outgoing]) -> None:
-        """Publish the records, and the same again."""
-        for _ in range(self._deliveries):
-            await self._publisher.publish(records)
-
-    async def stop(self) -> None:
-        """Disconnect."""
-        await self._publisher.stop()
+_OUTAGE_POLL_S: Final = 0.05
 
 
 Advance = Callable[[int, int], None]
@@ -63,66 +46,81 @@ Advance = Callable[[int, int], None]
 
 
 async def replay(
-    plan_: Plan, mode: Mode, link: BrokerLink, advance: Advance = lambda _ended, _total: None
+    plan_: Plan,
+    mode: Mode,
+    link: BrokerLink,
+    advance: Advance = lambda _ended, _total: None,
+    outage: Outage | None = None,
 ) -> Recording:
     """Run a scenario's orders through one mode, on topics that exist, and return what happened.
+
+    `outage` is the broker, if it can be taken away.
 
     Raises:
         LabError: the services could not be started; what goes wrong later is the recording's `unfinished`.
     """
-    topics = sorted(link.prefix + topic for topic in mode.topics)
+    topics = [link.prefix + topic for topic in mode.all_topics]
     with TemporaryDirectory(prefix="saga-lab-") as folder:
-        async with (
-            _services(plan_, mode, link, Path(folder)) as runners,
-            _observing(link, topics) as observer,
-        ):
-            lab = _Lab(plan_, runners, observer, advance)
-            unfinished = await lab.finish(lab.warm_up)
-            for runner in runners.values():
-                runner.core.counts.clear()
-            start = monotonic()
-            unfinished = unfinished or await lab.finish(lab.place_all)
-            wall_s = monotonic() - start
-            cores = {name: runner.core for name, runner in runners.items()}
-            return gather_evidence(plan_, cores, observer.records, link.prefix, Ending(unfinished, wall_s))
+        around = Surroundings(plan_, mode, link, Path(folder), outage)
+        async with _observing(link, topics) as observer:
+            engine = Services(around, observer)
+            try:
+                await engine.start()
+                lab = _Lab(plan_, engine, observer, advance)
+                unfinished = await lab.finish(lab.warm_up)
+                before = _counted(engine.cores())
+                start = monotonic()
+                unfinished = unfinished or await lab.finish(lab.place_all)
+                happened = Happened(
+                    unfinished=unfinished,
+                    wall_s=monotonic() - start,
+                    counts=_since(before, _counted(engine.cores())),
+                    strikes=_strikes(engine.struck, start),
+                    requested=_requested(lab.asked, start),
+                    not_applicable=engine.not_applicable,
+                )
+                return gather_evidence(plan_, engine.cores(), observer.records, link.prefix, happened)
+            finally:
+                await engine.stop()
 
 
-@asynccontextmanager
-async def _services(
-    plan_: Plan, mode: Mode, link: BrokerLink, folder: Path
-) -> AsyncIterator[dict[str, Runner]]:
-    async with AsyncExitStack() as stack:
-        runners = {}
-        for wiring in mode.services:
-            runner = _runner(plan_, wiring, link, folder)
-            stack.push_async_callback(runner.stop)
-            runner.start()
-            runners[wiring.name] = runner
-        await _all_ready(runners.values())
-        yield runners
+def _counted(cores: Mapping[str, Core]) -> dict[str, Counter[str]]:
+    """What each service has counted, over all of its lives."""
+    found = {}
+    for name, core in cores.items():
+        with core.database.read() as connection:
+            found[name] = Counter(counts(connection))
+    return found
 
 
-async def _all_ready(runners: Collection[Runner]) -> None:
-    try:
-        async with asyncio.timeout(_START_LIMIT_S):
-            await asyncio.gather(*(runner.ready() for runner in runners))
-    except TimeoutError:
-        asked = [(runner, await runner.readiness()) for runner in runners]
-        troubles = (f"{runner.core.wiring}: {found.broker}" for runner, found in asked if found.broker)
-        message = f"the services were not ready within {_START_LIMIT_S:g} s ({'; '.join(troubles)})"
-        raise BrokerError(message) from None
+def _since(before: Mapping[str, Counter[str]], now: Mapping[str, Counter[str]]) -> dict[str, dict[str, int]]:
+    return {name: dict(total - before[name]) for name, total in now.items()}
 
 
-def _runner(plan_: Plan, wiring: Wiring, link: BrokerLink, folder: Path) -> Runner:
-    tables = wiring.domain.storage.tables
-    # The folder goes with the replay, so its databases need not survive a power cut; they do survive a crash.
-    database = Database(f"sqlite:///{folder / wiring.name}.db", tables, synchronous="OFF")
-    if STOCK.table in tables:
-        fill_stock(database, {**plan_.scenario.stock, WARM_UP_ITEM: 1})
-    publisher: Publisher = KafkaPublisher(link.bootstrap_servers)
-    if plan_.scenario.deliveries > 1:
-        publisher = RepeatingPublisher(publisher, plan_.scenario.deliveries)
-    return Runner(Core(wiring, plan_.rules, database, link.prefix), link, publisher, own_thread=False)
+def _strikes(found: Sequence[Struck], start: float) -> tuple[Strike, ...]:
+    return tuple(
+        Strike(
+            fault=struck.target.index,
+            kind=struck.target.spec.fault,
+            service=struck.service,
+            boundary=struck.boundary,
+            order_id=struck.order_id,
+            at_ms=_ms(struck.at - start),
+            over_ms=None if struck.over is None else _ms(struck.over - start),
+        )
+        for struck in found
+    )
+
+
+def _requested(asked: Sequence[_Asked], start: float) -> tuple[Requested, ...]:
+    return tuple(
+        Requested(order_id=one.order_id, what=one.what, accepted=one.accepted, at_ms=_ms(one.at - start))
+        for one in asked
+    )
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1000, 3)
 
 
 @asynccontextmanager
@@ -135,18 +133,27 @@ async def _observing(link: BrokerLink, topics: Sequence[str]) -> AsyncIterator[O
         await observer.stop()
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """What a customer or an operator has asked for, and whether the order could take it."""
+
+    order_id: str
+    what: str
+    accepted: bool
+    at: float
+
+
 class _Lab:
     """Drives one replay: place the orders, wait for their ends, wait until nothing moves any more."""
 
-    def __init__(
-        self, plan_: Plan, runners: Mapping[str, Runner], observer: Observer, advance: Advance
-    ) -> None:
+    def __init__(self, plan_: Plan, engine: Engine, observer: Observer, advance: Advance) -> None:
+        self.asked: list[_Asked] = []
         self._plan = plan_
-        self._runners = runners
-        self._order = runners["order"]
+        self._engine = engine
         self._observer = observer
         self._advance = advance
         self._ids = frozenset(order.command.order_id for order in plan_.orders)
+        self._placed = {order_id: asyncio.Event() for order_id in self._ids}
 
     async def finish(self, work: Callable[[], Awaitable[None]]) -> str | None:
         """Do the work and wait until nothing moves any more; return why that was not to be had, if so."""
@@ -166,14 +173,15 @@ class _Lab:
 
     async def warm_up(self) -> None:
         """Send one order through every path, so that no scenario pays for connecting and for cold caches."""
-        await self._order.submit(lambda _: self._plan.warm_up)
+        await self._engine.place(self._plan.warm_up)
 
     async def place_all(self) -> None:
-        """Place the orders when they are due, and wait for their ends."""
+        """Place the orders when they are due, ask for what is to be asked for, and wait for their ends."""
         at_once = sorted((order for order in self._plan.orders if order.spec.after is None), key=_due)
         dependent = [order for order in self._plan.orders if order.spec.after is not None]
         placing = [self._place_in_turn(at_once), *map(self._place_after, dependent)]
-        tasks = [asyncio.create_task(work) for work in (*placing, self._until_ended(self._ids))]
+        asking = [self._ask(order) for order in self._plan.orders]
+        tasks = [asyncio.create_task(work) for work in (*placing, *asking, self._until_ended(self._ids))]
         try:
             await asyncio.gather(*tasks)
         finally:
@@ -194,47 +202,60 @@ class _Lab:
         await self._place(order)
 
     async def _place(self, order: PlacedOrder) -> None:
-        await self._order.submit(lambda _: order.command)
+        await self._engine.place(order.command)
+        self._placed[order.command.order_id].set()
+
+    async def _ask(self, order: PlacedOrder) -> None:
+        """Do what the order's customer, and then an operator, do about it."""
+        spec, order_id = order.spec, order.command.order_id
+        if spec.cancel is not None:
+            await self._placed[order_id].wait()
+            if spec.cancel.after == "ended":
+                await self._observer.until_ended(order_id)
+            await asyncio.sleep(float(spec.cancel.at))
+            await self._request("cancel", CancelOrder(order_id=order_id), OrderStatus.PENDING)
+        if spec.retry_compensation is not None:
+            await self._observer.until_ended(order_id, OrderCompensationFailed.__name__)
+            await asyncio.sleep(float(spec.retry_compensation))
+            await self._request(
+                "retry_compensation", RetryCompensation(order_id=order_id), OrderStatus.COMPENSATION_FAILED
+            )
+            await self._observer.until_ended(order_id, OrderFailed.__name__)
+
+    async def _request(self, what: str, command: CancelOrder | RetryCompensation, at: OrderStatus) -> None:
+        accepted = await self._engine.request(command, at)
+        self.asked.append(_Asked(command.order_id, what, accepted, monotonic()))
 
     async def _until_ended(self, order_ids: frozenset[str]) -> None:
         # The observer tells, and not the Order service's database: asking that would slow down the observed.
         while pending := len(order_ids - self._observer.ended):
             self._advance(len(order_ids) - pending, len(order_ids))
-            self._check_services()
+            self._engine.check()
             await self._observer.progress(_LONGEST_WAIT_S)
-
-    def _check_services(self) -> None:
-        for runner in self._runners.values():
-            if runner.failure is not None:
-                message = f"{runner.core.wiring} has died: {runner.failure}"
-                raise LabError(message)
 
     async def _settle(self) -> None:
         """Wait until nothing moves any more.
 
-        That is: every service has consumed all there is and has nothing left to publish, and there is nothing
-        new since it was asked how much there is. No more can come then, since records only come from records.
+        That is: the engine is quiet about all that there is on the broker, and there is nothing new since it
+        was asked how much there is. Then no more can come: records only come from records and from time.
         """
         while True:
-            self._check_services()
-            ends = await self._observer.end_offsets()
-            if await self._quiet(ends) and await self._observer.end_offsets() == ends:
+            self._engine.check()
+            ends = await self._ends()
+            quiet = self._observer.has_read(ends) and await self._engine.quiet(ends)
+            if quiet and await self._ends() == ends:
                 return
-            await self._order.progress(_SETTLE_POLL_S)
+            await self._engine.progress(_SETTLE_POLL_S)
 
-    async def _quiet(self, ends: Mapping[TopicPartition, int]) -> bool:
-        if not self._observer.has_read(ends):
-            return False
-        for runner in self._runners.values():
-            heard = {runner.link.prefix + topic for topic in runner.core.wiring.subscriptions}
-            behind = any(
-                runner.consumed.get(where, 0) < end
-                for where, end in ends.items()
-                if where.topic in heard and end
-            )
-            if behind or await runner.in_thread(runner.core.backlog) > 0:
-                return False
-        return True
+    async def _ends(self) -> Mapping[TopicPartition, int]:
+        """How far each partition goes; the broker may be away because of a fault."""
+        while True:
+            try:
+                return await self._observer.end_offsets()
+            except BrokerError:
+                if self._engine.idle:
+                    raise
+                await asyncio.sleep(_OUTAGE_POLL_S)
 
 
 def _due(order: PlacedOrder) -> tuple[Decimal, int]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from decimal import Decimal
 from enum import StrEnum
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import (
     AfterValidator,
@@ -21,6 +22,8 @@ from pydantic_core import PydanticCustomError
 
 from common.domain.order import OrderStatus
 from common.messages import Reason
+from common.recovery import Recovery
+from compare.faults import FaultSpec
 
 MAX_ORDERS: Final = 2_000
 """Times `deliveries`: what the embedded broker can hold, whichever mode has more records per topic."""
@@ -31,6 +34,8 @@ class Ending(StrEnum):
 
     COMPLETED = OrderStatus.COMPLETED.value
     FAILED = OrderStatus.FAILED.value
+    COMPENSATION_FAILED = OrderStatus.COMPENSATION_FAILED.value
+    """Not an end for good, but nothing moves until an operator has the undo tried again."""
 
 
 def _misfit(problem: str, *at: int | str) -> PydanticCustomError:
@@ -70,8 +75,8 @@ class ExpectedOrder(_Model):
 
     @model_validator(mode="after")
     def _reason_needs_failure(self) -> ExpectedOrder:
-        if self.reason is not None and self.status is not Ending.FAILED:
-            raise _misfit("only a FAILED order has a reason; leave it out", "reason")
+        if self.reason is not None and self.status is Ending.COMPLETED:
+            raise _misfit("a COMPLETED order has no reason; leave it out", "reason")
         return self
 
 
@@ -90,17 +95,39 @@ def _bare_status(value: object) -> object:
 
 
 def _which(value: object) -> str:
-    split = isinstance(value, ExpectedSplit) or (
-        isinstance(value, dict) and not {"completed", "failed"}.isdisjoint(value)
-    )
-    return "split" if split else "each"
+    keys = set(value) if isinstance(value, dict) else set()
+    if isinstance(value, ExpectedPerMode) or not keys.isdisjoint({"orchestrated", "choreographed"}):
+        return "modes"
+    if isinstance(value, ExpectedSplit) or not keys.isdisjoint({"completed", "failed"}):
+        return "split"
+    return "each"
 
 
 _Bare = BeforeValidator(_bare_status, json_schema_input_type=Ending | ExpectedOrder)
+_Each = Annotated[Annotated[ExpectedOrder, _Bare], Tag("each")]
+_Split = Annotated[ExpectedSplit, Tag("split")]
+ExpectedAlike = Annotated[_Each | _Split, Discriminator(_which)]
+
+
+class ExpectedPerMode(_Model):
+    """What is expected where coordination makes a difference to the end."""
+
+    orchestrated: ExpectedAlike
+    choreographed: ExpectedAlike
+
+
 Expectation = Annotated[
-    Annotated[Annotated[ExpectedOrder, _Bare], Tag("each")] | Annotated[ExpectedSplit, Tag("split")],
+    _Each | _Split | Annotated[ExpectedPerMode, Tag("modes")],
     Discriminator(_which),
 ]
+
+
+class CancelSpec(_Model):
+    """When the customer asks for the order's cancellation: once it is placed, or once it has ended."""
+
+    at: Annotated[Decimal, Field(ge=0, le=60)] = Decimal(0)
+    """Seconds later."""
+    after: Literal["placed", "ended"] = "placed"
 
 
 class OrderSpec(_Model):
@@ -117,7 +144,18 @@ class OrderSpec(_Model):
     at: Annotated[Decimal, Field(ge=0, le=60)] = Decimal(0)
     """When it is placed: seconds after the start, or after the end of the orders named by `after`."""
     after: Name | None = None
+    cancel: CancelSpec | None = None
+    """Whether and when its customer wants it cancelled."""
+    retry_compensation: Annotated[Decimal, Field(ge=0, le=60)] | None = None
+    """Seconds after its compensation has failed, an operator has it tried again."""
     expect: Expectation
+
+    def expected(self, mode: str) -> ExpectedOrder | ExpectedSplit:
+        """What is expected in this mode."""
+        if isinstance(self.expect, ExpectedPerMode):
+            found: ExpectedOrder | ExpectedSplit = getattr(self.expect, mode)
+            return found
+        return self.expect
 
     @property
     def price_cents(self) -> int:
@@ -126,12 +164,12 @@ class OrderSpec(_Model):
 
     @model_validator(mode="after")
     def _split_covers_all(self) -> OrderSpec:
-        if (
-            isinstance(self.expect, ExpectedSplit)
-            and self.expect.completed + self.expect.failed != self.count
-        ):
-            split = self.expect.completed + self.expect.failed
-            raise _misfit(f"completed and failed must add up to `count`, {self.count}, not {split}", "expect")
+        for mode in ("orchestrated", "choreographed"):
+            expect = self.expected(mode)
+            if isinstance(expect, ExpectedSplit) and expect.completed + expect.failed != self.count:
+                split = expect.completed + expect.failed
+                problem = f"completed and failed must add up to `count`, {self.count}, not {split}"
+                raise _misfit(problem, "expect")
         return self
 
 
@@ -140,6 +178,38 @@ class ExpectedEnd(_Model):
 
     stock: Mapping[Name, Pieces] = {}
     """Pieces of each item that nobody holds."""
+
+
+class RecoverySpec(_Model):
+    """How patient the services are; what is not given is as in `LESS_PATIENT` or, without faults, live."""
+
+    retry_first: Annotated[Decimal, Field(gt=0, le=60)] | None = None
+    """Seconds from a message's first failure to its next try; each further wait is twice as long."""
+    retry_longest: Annotated[Decimal, Field(gt=0, le=60)] | None = None
+    retry_tries: Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole)] | None = None
+    """Tries to process a message before it is a dead letter."""
+    undo_tries: Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole)] | None = None
+    """Tries of an undo before its order's compensation has failed."""
+    step_timeout: Annotated[Decimal, Field(gt=0, le=60)] | None = None
+    """Seconds that the orchestrator waits for the answer to a step, before it asks again."""
+    order_timeout: Annotated[Decimal, Field(gt=0, le=60)] | None = None
+    """Seconds that the Order service waits for the end of an order, before it asks again."""
+    deadline_tries: Annotated[int, Field(ge=1, le=100), BeforeValidator(_whole)] | None = None
+    """Times of asking before what was asked for is given up."""
+
+    def recovery(self, base: Recovery) -> Recovery:
+        """The same for the services; `base` has what is not given."""
+        given: dict[str, Any] = {
+            name if isinstance(value, int) else f"{name}_s": value if isinstance(value, int) else float(value)
+            for name, value in self.model_dump(exclude_none=True).items()
+        }
+        return replace(base, **given)
+
+
+LESS_PATIENT: Final = Recovery(
+    retry_first_s=0.05, retry_longest_s=1.0, undo_tries=6, step_timeout_s=1.0, order_timeout_s=2.0
+)
+"""For scenarios with faults: the same order of things as live, in seconds rather than minutes."""
 
 
 def _named_by_its_file(schema: dict[str, Any]) -> None:
@@ -161,6 +231,10 @@ class Scenario(_Model):
     """How many times every record is put on the broker; more than once tests that effects happen once."""
     timeout: Annotated[Decimal, Field(gt=0, le=600)] = Decimal(30)
     """Seconds within which all must be over, or the verdict is `unknown`."""
+    faults: tuple[FaultSpec, ...] = ()
+    """What goes wrong."""
+    recovery: RecoverySpec = RecoverySpec()
+    """How patient the services are."""
 
     @model_validator(mode="after")
     def _names_fit(self) -> Scenario:
@@ -171,6 +245,9 @@ class Scenario(_Model):
             if spec.after is not None and spec.after not in known:
                 raise _misfit(f"no earlier order is named {spec.after!r}", "orders", index, "after")
             known |= {spec.name} if spec.name else set()
+        for index, fault in enumerate(self.faults):
+            if fault.order is not None and fault.order not in known:
+                raise _misfit(f"no order is named {fault.order!r}", "faults", index, "order")
         for item in self.expect.stock:
             if item not in self.stock:
                 raise _misfit("the scenario's own `stock` has no such item", "expect", "stock", item)
@@ -186,6 +263,11 @@ class Scenario(_Model):
     def total_orders(self) -> int:
         """How many orders are placed."""
         return sum(spec.count for spec in self.orders)
+
+    @property
+    def patience(self) -> Recovery:
+        """How patient the services are."""
+        return self.recovery.recovery(LESS_PATIENT if self.faults else Recovery())
 
     def document(self) -> dict[str, Any]:
         """The scenario as plain data, for reports."""

@@ -17,7 +17,17 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from common.errors import ConfigurationError
-from compare.scenario import ExpectedEnd, ExpectedOrder, ExpectedSplit, OrderSpec, Scenario
+from compare.faults import FaultSpec
+from compare.scenario import (
+    CancelSpec,
+    ExpectedEnd,
+    ExpectedOrder,
+    ExpectedPerMode,
+    ExpectedSplit,
+    OrderSpec,
+    RecoverySpec,
+    Scenario,
+)
 
 _BUILT_IN: Final = files("compare") / "scenarios"
 _SUFFIXES: Final = (".yaml", ".yml")
@@ -128,6 +138,8 @@ def _faults(shown_as: str, root: yaml.Node | None, errors: Iterable[ErrorDetails
 def _path(location: tuple[int | str, ...]) -> list[int | str]:
     """Where it is in the file, which doesn't say of which kind an order's expectation is."""
     match location:
+        case ("orders", int(), "expect", "modes", mode, _, *rest):
+            return [*location[:3], mode, *rest]
         case ("orders", int(), "expect", _, *rest):
             return [*location[:3], *rest]
         case _:
@@ -160,7 +172,12 @@ def _fields(path: list[int | str]) -> list[str]:
     models: Mapping[tuple[str, ...], tuple[type[BaseModel], ...]] = {
         (): (Scenario,),
         ("orders",): (OrderSpec,),
-        ("orders", "expect"): (ExpectedOrder, ExpectedSplit),
+        ("orders", "expect"): (ExpectedOrder, ExpectedSplit, ExpectedPerMode),
+        ("orders", "expect", "orchestrated"): (ExpectedOrder, ExpectedSplit),
+        ("orders", "expect", "choreographed"): (ExpectedOrder, ExpectedSplit),
+        ("orders", "cancel"): (CancelSpec,),
+        ("faults",): (FaultSpec,),
+        ("recovery",): (RecoverySpec,),
         ("expect",): (ExpectedEnd,),
     }
     plain = tuple(part for part in path if isinstance(part, str))

@@ -1,0 +1,176 @@
+"""What the records on the broker say of the orders, without a look into any database.
+
+A message counts once, however often it was told: what has the same id is no news. Of a record that can't be
+read, the headers still say what it was. One that a fault kept from the broker was told, too.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Final, NamedTuple
+
+from common.domain.order import OrderStatus
+from common.domain.payment import PaymentStatus
+from common.messages import (
+    MESSAGES,
+    InventoryReleased,
+    InventoryReserved,
+    OrderAborted,
+    OrderCompensationFailed,
+    OrderCompleted,
+    OrderFailed,
+    PaymentDeclined,
+    PaymentProcessed,
+    PaymentRefunded,
+    RetryCompensation,
+    SagaCompensationFailed,
+    SagaCompleted,
+    SagaFailed,
+    Step,
+)
+from compare.checks.standing import ENDINGS, Account, Act, Deed, Source, Standing
+from compare.recording import Recording, TraceRecord
+from compare.scenario import Scenario
+
+ANY_REASON: Final = "(can't be read)"
+"""The reason in a record of which only the headers could be read."""
+
+
+class _Word(NamedTuple):
+    """A message; without its body, only its type is known."""
+
+    type: str
+    body: dict[str, Any] | None
+    at_ms: float
+    cause_ms: float
+    cause: str | None = None
+
+
+def account_of_records(scenario: Scenario, recording: Recording) -> Account:
+    """Put the account together."""
+    by_order: dict[str, list[TraceRecord]] = defaultdict(list)
+    for record in recording.trace:
+        by_order[record.order_id].append(record)
+    lost = _lost(recording)
+    standings = []
+    for order in recording.orders:
+        placed_ms = order.placed_ms or 0.0
+        blank = Standing(order.number, order.order_id, scenario.orders[order.spec], placed_ms)
+        words = _words(by_order[order.order_id], lost[order.order_id], placed_ms)
+        standings.append(_standing(blank, words))
+    free = dict(scenario.stock)
+    for standing in standings:
+        if standing.held:
+            free[standing.spec.item] = free.get(standing.spec.item, 0) - standing.held
+    return Account(Source.RECORDS, tuple(standings), free)
+
+
+def _lost(recording: Recording) -> dict[str, list[_Word]]:
+    lost: dict[str, list[_Word]] = defaultdict(list)
+    for strike in recording.lost.values():
+        if strike.order_id is not None and strike.record_type is not None:
+            lost[strike.order_id].append(_Word(strike.record_type, None, strike.at_ms, strike.at_ms))
+    return lost
+
+
+def _words(records: Sequence[TraceRecord], lost: Iterable[_Word], placed_ms: float) -> Iterator[_Word]:
+    """Every message once, in the order of the story; the lost ones, by their time."""
+    readable = {record.id: record.body for record in reversed(records) if not record.poisoned}
+    times = {record.id: record.at_ms for record in reversed(records)}
+    waiting = sorted(lost, key=lambda word: word.at_ms)
+    for record in records:
+        while waiting and waiting[0].at_ms - placed_ms <= record.at_ms:
+            yield waiting.pop(0)
+        if not record.duplicate:
+            cause_ms = min(record.at_ms, times.get(record.causation_id, record.at_ms))
+            yield _Word(record.type, readable.get(record.id), record.at_ms, cause_ms, record.cause)
+    yield from waiting
+
+
+def _standing(blank: Standing, words: Iterable[_Word]) -> Standing:
+    standing = blank
+    for word in words:
+        placed = replace(standing, status=OrderStatus.PENDING) if standing is blank else standing
+        standing = _HEARD.get(word.type, _no_news)(placed, word)
+    return standing
+
+
+def _no_news(standing: Standing, _: _Word) -> Standing:
+    return standing
+
+
+def _reserved(standing: Standing, word: _Word) -> Standing:
+    pieces = _amount(word, "quantity", standing.spec.quantity)
+    return replace(_done(standing, Deed.RESERVED, pieces, word.at_ms), held=pieces)
+
+
+def _released(standing: Standing, word: _Word) -> Standing:
+    """Nothing is held any more; the goods may have been there for others since the release was asked for."""
+    pieces = _amount(word, "quantity", standing.held)
+    latest = max((act.at_ms for act in standing.acts), default=word.cause_ms)
+    return replace(_done(standing, Deed.RELEASED, pieces, max(latest, word.cause_ms)), held=0)
+
+
+def _charged(standing: Standing, word: _Word) -> Standing:
+    """Somebody was charged, unless it only answers a cancel: that tells the outcome there was before."""
+    cents = _amount(word, "amount_cents", standing.due_cents)
+    cause = MESSAGES.get(word.cause or "")
+    repeated = cause is not None and cause.STEP is Step.CANCEL and standing.charged == cents
+    charged = standing if repeated else _done(standing, Deed.CHARGED, cents, word.at_ms)
+    return replace(charged, payment=PaymentStatus.CHARGED, charged=cents)
+
+
+def _declined(standing: Standing, _: _Word) -> Standing:
+    """There is no charge; after a refund, a late request for one is told that, too."""
+    return replace(standing, payment=standing.payment or PaymentStatus.DECLINED)
+
+
+def _refunded(standing: Standing, word: _Word) -> Standing:
+    cents = _amount(word, "amount_cents", standing.charged)
+    refunded = _done(standing, Deed.REFUNDED, cents, word.at_ms)
+    return replace(refunded, payment=PaymentStatus.REFUNDED, charged=0)
+
+
+def _done(standing: Standing, deed: Deed, amount: int, at_ms: float) -> Standing:
+    return replace(standing, acts=(*standing.acts, Act(deed, amount, at_ms)))
+
+
+def _amount(word: _Word, field: str, otherwise: int) -> int:
+    return otherwise if word.body is None else int(word.body.get(field, 0))
+
+
+def _becomes(status: OrderStatus) -> Callable[[Standing, _Word], Standing]:
+    def hear(standing: Standing, word: _Word) -> Standing:
+        reason = ANY_REASON if word.body is None else word.body.get("reason", standing.reason)
+        return replace(
+            standing,
+            status=status,
+            reason=None if status is OrderStatus.COMPLETED else reason,
+            ends=(*standing.ends, status.value) if status in ENDINGS else standing.ends,
+        )
+
+    return hear
+
+
+def _saga(state: OrderStatus) -> Callable[[Standing, _Word], Standing]:
+    return lambda standing, _: replace(standing, saga=state)
+
+
+_HEARD: Final[dict[str, Callable[[Standing, _Word], Standing]]] = {
+    InventoryReserved.__name__: _reserved,
+    InventoryReleased.__name__: _released,
+    PaymentProcessed.__name__: _charged,
+    PaymentDeclined.__name__: _declined,
+    PaymentRefunded.__name__: _refunded,
+    OrderAborted.__name__: _becomes(OrderStatus.COMPENSATING),
+    RetryCompensation.__name__: _becomes(OrderStatus.COMPENSATING),
+    OrderCompensationFailed.__name__: _becomes(OrderStatus.COMPENSATION_FAILED),
+    OrderCompleted.__name__: _becomes(OrderStatus.COMPLETED),
+    OrderFailed.__name__: _becomes(OrderStatus.FAILED),
+    SagaCompleted.__name__: _saga(OrderStatus.COMPLETED),
+    SagaFailed.__name__: _saga(OrderStatus.FAILED),
+    SagaCompensationFailed.__name__: _saga(OrderStatus.COMPENSATION_FAILED),
+}
+"""By type: what a message changes in the standing of its order."""

@@ -1,0 +1,145 @@
+"""Injecting a scenario's faults into the services of one replay.
+
+What strikes at a boundary or in the decider is a probe's doing (`common.probe`), what strikes between a
+producer and the broker is the wire's. Both see records of the scenario's orders only, and count those of a
+fault's step until its nth has come. Every strike is noted, so that the report can show where it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from time import monotonic
+
+from common.envelope import Cause
+from common.errors import BrokerError, PermanentError, TransientError
+from common.messages import Message
+from common.probe import Boundary, Probe
+from common.wiring import Mode
+from compare.aim import Target, aim, not_applicable
+from compare.faults import AT_A_BOUNDARY, IN_THE_DECIDER, ON_THE_WIRE, Fault
+from compare.scenario import Scenario
+
+
+class CrashError(BaseException):
+    """A service dies here. It is no Exception, so nothing of the service handles it."""
+
+
+class StandsStillError(BrokerError):
+    """A service stands still here: what it has begun is rolled back, and done once it moves again."""
+
+
+@dataclass
+class Struck:
+    """A fault that struck, in the clock of this process."""
+
+    target: Target
+    service: str | None
+    boundary: Boundary | None
+    order_id: str | None
+    at: float = field(default_factory=monotonic)
+    over: float | None = None
+
+    def ended(self) -> None:
+        """What was hit is as before."""
+        self.over = monotonic()
+
+
+Act = Callable[[Struck], None]
+"""Carries out what a probe can't do by itself: stopping, slowing, taking the broker away, rebalancing."""
+
+
+class Injection:
+    """The faults of one replay in one mode.
+
+    `orders` maps the id of each order of the scenario to the name of its specification, if it has one.
+    """
+
+    def __init__(self, scenario: Scenario, mode: Mode, orders: Mapping[str, str | None]) -> None:
+        self.struck: list[Struck] = []
+        self.not_applicable = [
+            problem for spec in scenario.faults if (problem := not_applicable(spec, mode)) is not None
+        ]
+        self._orders = orders
+        self._targets = [aim(index, spec, mode) for index, spec in enumerate(scenario.faults)]
+        self._seen: dict[int, dict[tuple[str, str], None]] = {target.index: {} for target in self._targets}
+
+    def probe(self, service: str, act: Act) -> Probe:
+        """The probe of a service; it is asked for once more when the service is rebuilt."""
+        hit = [target for target in self._targets if target.service == service]
+        return _LabProbe(self, hit, act)
+
+    def clock(self, service: str) -> Callable[[], datetime]:
+        """The clock of a service."""
+        skew = timedelta(
+            seconds=sum(
+                target.spec.duration_s
+                for target in self._targets
+                if target.spec.fault is Fault.CLOCK_SKEW and target.service == service
+            )
+        )
+        return lambda: datetime.now(UTC) + skew
+
+    def on_the_wire(self) -> list[Target]:
+        """The faults that strike there."""
+        return [target for target in self._targets if target.spec.fault in ON_THE_WIRE]
+
+    def strike(
+        self, target: Target, *, service: str | None, boundary: Boundary | None, order_id: str | None
+    ) -> Struck:
+        """Note that a fault strikes now."""
+        struck = Struck(target, service, boundary, order_id)
+        self.struck.append(struck)
+        return struck
+
+    def strikes_again(self, target: Target) -> bool:
+        """Whether the fault strikes once more."""
+        return target.spec.strikes_again(sum(struck.target is target for struck in self.struck))
+
+    def is_nth(self, target: Target, order_id: str, kind: str) -> bool:
+        """Whether a record of the step is the one that the fault wants; each is counted when first seen."""
+        if order_id not in self._orders or target.spec.order not in {None, self._orders[order_id]}:
+            return False
+        seen = self._seen[target.index]
+        seen.setdefault((order_id, kind))
+        return next(islice(seen, target.spec.nth - 1, None), None) == (order_id, kind)
+
+
+class _LabProbe(Probe):
+    """Strikes one service."""
+
+    def __init__(self, injection: Injection, targets: Sequence[Target], act: Act) -> None:
+        self._injection = injection
+        self._at_boundary = [target for target in targets if target.spec.fault in AT_A_BOUNDARY]
+        self._in_decider = [target for target in targets if target.spec.fault in IN_THE_DECIDER]
+        self._act = act
+
+    def deciding(self, command: Message, because: Cause) -> None:
+        """Fail, as often as a fault wants it."""
+        for target in self._in_decider:
+            if not self._hits(target, command):
+                continue
+            permanent = target.spec.fault is Fault.PERMANENT_ERROR
+            if permanent or self._injection.strikes_again(target):
+                struck = self._injection.strike(
+                    target, service=target.service, boundary=Boundary.DECIDED, order_id=command.order_id
+                )
+                struck.ended()
+                error = PermanentError if permanent else TransientError
+                raise error(f"{target.spec.step} of order {because.correlation_id} fails: injected")
+
+    def passing(self, boundary: Boundary, commands: Sequence[Message]) -> None:
+        """Strike at the boundary of the batch that has the record in it."""
+        for target in self._at_boundary:
+            hit = [command for command in commands if self._hits(target, command)]
+            if hit and boundary is target.spec.at and self._injection.strikes_again(target):
+                struck = self._injection.strike(
+                    target, service=target.service, boundary=boundary, order_id=hit[0].order_id
+                )
+                self._act(struck)
+
+    def _hits(self, target: Target, command: Message) -> bool:
+        kind = type(command)
+        return kind in target.commands and self._injection.is_nth(target, command.order_id, kind.__name__)

@@ -1,0 +1,278 @@
+"""The services of one replay: built, hit by faults, and rebuilt from what their databases hold.
+
+In this engine a crash is the death of the service's task: nothing is finished, committed, published or said
+goodbye to, and what comes after has the database alone to go by.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final, NoReturn
+
+from aiokafka import TopicPartition
+from sqlalchemy import Connection
+
+from common.core import Core
+from common.domain.order import OrderStatus
+from common.envelope import Outgoing
+from common.errors import BrokerError, LabError
+from common.messages import CancelOrder, Message, PlaceOrder, RetryCompensation
+from common.probe import Boundary
+from common.publisher import KafkaPublisher, Publisher
+from common.runner import BrokerLink, Runner
+from common.services import ORDERS, STOCK, fill_stock
+from common.store.database import Database
+from common.store.rows import LoadedRows
+from common.subscription import Batch
+from common.wiring import Wiring
+from compare.engine import Outage, Surroundings
+from compare.faults import Fault
+from compare.injection import CrashError, Injection, StandsStillError, Struck
+from compare.plan import WARM_UP_ITEM
+from compare.repeating import RepeatingPublisher
+from compare.wire import Ends, Wire, WiredPublisher
+
+_START_LIMIT_S: Final = 30.0
+
+
+class LabRunner(Runner):
+    """A runner that a fault can stop, slow down or kill."""
+
+    def __init__(
+        self, core: Core, link: BrokerLink, publisher: Publisher, clock: Callable[[], datetime]
+    ) -> None:
+        super().__init__(core, link, publisher, clock=clock, own_thread=False)
+        self.moves = asyncio.Event()
+        """Whether the service moves; where it doesn't, it neither decides nor publishes."""
+        self.moves.set()
+        self.lag_s = 0.0
+        """How much longer each batch takes."""
+
+    def die(self) -> NoReturn:
+        """End here; `kill` clears away what is left."""
+        self._killed = True
+        raise CrashError
+
+    async def in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as the base's
+        """Run a blocking function, once the service moves."""
+        await self.moves.wait()
+        return await super().in_thread(function, *arguments)
+
+    async def _handle(self, batch: Batch) -> None:
+        await asyncio.sleep(self.lag_s)
+        await super()._handle(batch)
+
+    async def _publish(self, records: list[Outgoing]) -> None:
+        await self.moves.wait()
+        await super()._publish(records)
+
+
+class Services:
+    """All services of a mode, kept running though faults strike them."""
+
+    def __init__(self, around: Surroundings, ends: Ends) -> None:
+        names = {order.command.order_id: order.spec.name for order in around.plan.orders}
+        self.runners: dict[str, LabRunner] = {}
+        self._around = around
+        self._injection = Injection(around.plan.scenario, around.mode, names)
+        self._wire = Wire(self._injection, KafkaPublisher(around.link.bootstrap_servers), ends)
+        self._deaths: dict[str, Struck] = {}
+        self._rebuilt = asyncio.Event()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._acts: set[asyncio.Task[None]] = set()
+
+    @property
+    def struck(self) -> Sequence[Struck]:
+        """The faults that have struck."""
+        return self._injection.struck
+
+    @property
+    def not_applicable(self) -> tuple[str, ...]:
+        """The faults that have no counterpart in this mode, and what is hit instead."""
+        return tuple(self._injection.not_applicable)
+
+    @property
+    def idle(self) -> bool:
+        """Whether no fault is under way: nothing is dead, stopped, away or held that will be back."""
+        return not self._deaths and not self._acts and self._wire.idle
+
+    def cores(self) -> Mapping[str, Core]:
+        """By service: a core over its database."""
+        return {name: runner.core for name, runner in self.runners.items()}
+
+    def check(self) -> None:
+        """Raise a LabError if a service has died that no fault has killed."""
+        for runner in self.runners.values():
+            if runner.failure is not None and not isinstance(runner.failure, CrashError):
+                message = f"{runner.core.wiring} has died: {runner.failure}"
+                raise LabError(message)
+
+    async def start(self) -> None:
+        """Start every service, and wait until all have their partitions.
+
+        Raises:
+            BrokerError: they were not ready in time.
+        """
+        for wiring in self._around.mode.services:
+            self._keepers.append(asyncio.create_task(self._keep(wiring, self._begin(wiring))))
+        try:
+            async with asyncio.timeout(_START_LIMIT_S):
+                await asyncio.gather(*(runner.ready() for runner in self.runners.values()))
+        except TimeoutError:
+            asked = [(runner, await runner.readiness()) for runner in self.runners.values()]
+            troubles = (f"{runner.core.wiring}: {found.broker}" for runner, found in asked if found.broker)
+            message = f"the services were not ready within {_START_LIMIT_S:g} s ({'; '.join(troubles)})"
+            raise BrokerError(message) from None
+
+    async def place(self, command: PlaceOrder) -> None:
+        """Place an order; return once it is committed."""
+        await self._submit(lambda _: command)
+
+    async def request(self, command: CancelOrder | RetryCompensation, at: OrderStatus) -> bool:
+        """Ask for what an order can only take at a status; whether it was at that."""
+        accepted = False
+
+        def ask(transaction: Connection) -> Message | None:
+            nonlocal accepted
+            rows = LoadedRows(ORDERS)
+            rows.load(transaction, [command.order_id])
+            order = rows.get(command.order_id)
+            accepted = order is not None and order.status is at
+            return command if accepted else None
+
+        await self._submit(ask)
+        return accepted
+
+    async def quiet(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Whether all that there is on the broker, up to these ends, is consumed, and nothing is to come."""
+        if not self.idle:
+            return False
+        for runner in self.runners.values():
+            heard = {runner.link.prefix + topic for topic in runner.core.wiring.subscriptions}
+            behind = any(
+                runner.consumed.get(where, 0) < end
+                for where, end in ends.items()
+                if where.topic in heard and end
+            )
+            if behind or await runner.in_thread(runner.core.backlog) > 0:
+                return False
+            if await runner.in_thread(runner.core.expects, range(runner.link.partitions)):
+                return False
+        return True
+
+    async def progress(self, timeout_s: float) -> None:
+        """Wait until something has been processed, for at most `timeout_s` seconds."""
+        await self.runners["order"].progress(timeout_s)
+
+    async def stop(self) -> None:
+        """Stop every service, and whatever a fault has left under way."""
+        tasks = [*self._keepers, *self._acts]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for runner in self.runners.values():
+            runner.moves.set()
+        await asyncio.gather(*(runner.stop() for runner in self.runners.values()))
+        await self._wire.stop()
+
+    async def _submit(self, work: Callable[[Connection], Message | None]) -> None:
+        """Have the Order service take a command, once it is alive."""
+        while "order" in self._deaths:
+            await self._rebuilt.wait()
+        await self.runners["order"].submit(work)
+
+    def _begin(self, wiring: Wiring) -> asyncio.Task[None]:
+        runner, before = self._build(wiring), self.runners.get(wiring.name)
+        if before is not None:
+            # What the one before has consumed is done and published: it is in the database and on the broker.
+            runner.consumed |= before.consumed
+        self.runners[wiring.name] = runner
+        return runner.start()
+
+    def _build(self, wiring: Wiring) -> LabRunner:
+        around = self._around
+        tables = wiring.domain.storage.tables
+        # The folder goes with the replay: its databases survive a crash, but need not survive a power cut.
+        database = Database(f"sqlite:///{around.folder / wiring.name}.db", tables, synchronous="OFF")
+        if STOCK.table in tables:
+            fill_stock(database, {**around.plan.scenario.stock, WARM_UP_ITEM: 1})
+        core = Core(
+            wiring,
+            around.plan.rules,
+            database,
+            around.link.prefix,
+            recovery=around.plan.scenario.patience,
+            probe=self._injection.probe(wiring.name, lambda struck: self._act(wiring, struck)),
+        )
+        publisher: Publisher = KafkaPublisher(around.link.bootstrap_servers)
+        if around.plan.scenario.deliveries > 1:
+            publisher = RepeatingPublisher(publisher, around.plan.scenario.deliveries)
+        wired = WiredPublisher(wiring.name, self._wire, publisher)
+        return LabRunner(core, around.link, wired, self._injection.clock(wiring.name))
+
+    async def _keep(self, wiring: Wiring, running: asyncio.Task[None]) -> None:
+        """Rebuild the service each time a fault has killed it."""
+        while True:
+            await asyncio.wait({running})
+            struck = self._deaths.get(wiring.name)
+            if struck is None:
+                return
+            await self.runners[wiring.name].kill()
+            await asyncio.sleep(struck.target.spec.duration_s)
+            running = self._begin(wiring)
+            await self.runners[wiring.name].ready()
+            del self._deaths[wiring.name]
+            struck.ended()
+            self._rebuilt.set()
+            self._rebuilt = asyncio.Event()
+
+    def _act(self, wiring: Wiring, struck: Struck) -> None:
+        """Carry out what strikes a service at a boundary."""
+        runner, seconds = self.runners[wiring.name], struck.target.spec.duration_s
+        match struck.target.spec.fault:
+            case Fault.CRASH:
+                self._deaths[wiring.name] = struck
+                runner.die()
+            case Fault.STOP:
+                runner.moves.clear()
+                self._begin_act(struck, self._stand_still(runner, seconds))
+                if struck.boundary in {Boundary.BEFORE, Boundary.DECIDED}:
+                    raise StandsStillError(f"{wiring} stands still for {seconds:g} s")
+            case Fault.SLOW:
+                runner.lag_s = seconds
+            case Fault.BROKER_OUTAGE if self._around.outage is not None:
+                self._begin_act(struck, self._be_away(self._around.outage, seconds))
+            case Fault.REBALANCE:
+                self._begin_act(struck, self._have_company(wiring, seconds))
+
+    def _begin_act(self, struck: Struck, work: Coroutine[Any, Any, None]) -> None:
+        async def act() -> None:
+            await work
+            struck.ended()
+
+        task = asyncio.create_task(act())
+        self._acts.add(task)
+        task.add_done_callback(self._acts.discard)
+
+    @staticmethod
+    async def _stand_still(runner: LabRunner, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        runner.moves.set()
+
+    @staticmethod
+    async def _be_away(broker: Outage, seconds: float) -> None:
+        await broker.down()
+        await asyncio.sleep(seconds)
+        await broker.up()
+
+    async def _have_company(self, wiring: Wiring, seconds: float) -> None:
+        """A second instance of the service, for a while."""
+        second = self._build(wiring)
+        second.start()
+        try:
+            await second.ready()
+            await asyncio.sleep(seconds)
+        finally:
+            await second.stop()
