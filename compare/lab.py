@@ -21,6 +21,7 @@ from common.runner import BrokerLink
 from common.settings import Settings
 from common.wiring import Mode
 from compare.engine import Outage
+from compare.faults import Fault
 from compare.plan import Plan, plan
 from compare.recording import Recording
 from compare.replay import replay
@@ -97,6 +98,15 @@ class Lab:
         self._told = told
         self._run_id = f"saga-lab-{uuid7()}"
         self._replays = count(1)
+
+    def why_not(self, scenario: Scenario) -> str | None:
+        """Why a scenario can't be replayed on this broker, and what to do; None if it can."""
+        faults = {spec.fault for spec in scenario.faults}
+        if Fault.REBALANCE in faults and self._broker.sole_instance:
+            return "the embedded broker has room for one instance of a service; name another with --broker"
+        if Fault.BROKER_OUTAGE in faults and self._broker.outage is None:
+            return "only the embedded broker can be taken away by the lab; leave out --broker"
+        return None
 
     async def replay(self, scenario: Scenario) -> ScenarioResult:
         """Replay a scenario in each mode, with the same orders under the same ids, and judge it.
