@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Final
 
 from common.settings import Settings
@@ -28,6 +27,11 @@ Try it:
   curl -X POST {url}/orders -H "Content-Type: application/json" -d {too_dear}
   curl {url}/orders
   curl {url}/orders/{{order_id}}
+  curl -X POST {url}/orders/{{order_id}}/cancel
+
+For operators:
+  curl -X POST {url}/orders/{{order_id}}/retry-compensation
+  python -m compare dlq list --broker {bootstrap}
 
 Ctrl-C stops it all.
 """
@@ -36,8 +40,8 @@ _ORDER: Final = (
 )
 
 
-def banner(mode: Mode, settings: Settings, broker: str, folder: Path) -> str:
-    """The text, for services that listen on their own ports."""
+def banner(mode: Mode, settings: Settings, broker: str, data: str) -> str:
+    """The text, for services that listen on their own ports; `data` says where those are."""
     host = "localhost" if settings.http_host in _LOOPBACK else settings.http_host
     width = max(len(wiring.name) for wiring in mode.services)
     services = [f"{wiring.name:{width}}  http://{host}:{wiring.port}/docs" for wiring in mode.services]
@@ -46,8 +50,9 @@ def banner(mode: Mode, settings: Settings, broker: str, folder: Path) -> str:
         mode=mode.name,
         services="\n  ".join(services),
         broker=f"{broker} (embedded, in memory; other Kafka clients can read along)" if embedded else broker,
+        bootstrap=broker,
         topics=", ".join(sorted(mode.topics)),
-        data=f"{folder} (removed at the end)" if settings.lasting_data_dir is None else folder,
+        data=data,
         url=f"http://{host}:{mode.service('order').port}",
         laptop=_ORDER.format(customer="cust-1", price=200),
         too_dear=_ORDER.format(customer="cust-2", price=600),

@@ -19,8 +19,8 @@ from sqlalchemy import Connection
 from common.dead_letters import Failure, dead_letter
 from common.domain.decision import Rules
 from common.envelope import Cause, Outgoing, Record, inbox_key, seal, timestamp
-from common.errors import NewerSchemaError, PermanentError, UnreadableRecordError
-from common.messages import COMPENSATIONS, Message, Overdue, Reason, Resumption
+from common.errors import NewerSchemaError, PermanentError
+from common.messages import COMPENSATIONS, Message, Overdue, Reason, Resumption, TimedOut
 from common.probe import Probe
 from common.recovery import Recovery
 from common.store.journal import Change, Retry, add_history, add_retries, add_to_outbox, forget_received
@@ -74,17 +74,20 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """A record that can't be read, and the command that is decided in its place, if there is one."""
+    """A record that can't be read or made a command, and what is decided in its place, if anything."""
 
     record: Record | Retry
-    error: UnreadableRecordError
+    error: Exception
     command: Message | None = None
     because: Cause | None = None
 
     @property
     def key(self) -> str:
-        """What the inbox knows it by: its place, for what it says of itself is not to be trusted."""
-        return f"{self.record.topic}/{self.record.partition}/{self.record.offset}"
+        """What the inbox knows it by: its place, for what it says of itself is not to be trusted.
+
+        It sorts before the ids of all orders, so that it is forgotten in its time like them.
+        """
+        return f"00/{self.record.topic}/{self.record.partition}/{self.record.offset}"
 
 
 class Batch:
@@ -126,6 +129,8 @@ class Batch:
         add_to_outbox(self._transaction, self.outgoing)
 
     def _try(self, task: Task) -> None:
+        if isinstance(task.command, Overdue | TimedOut) and not self._is_due(task.command.order_id):
+            return  # another instance was faster
         because = self._resumed(task)
         before = self._repository.state(task.command)
         try:
@@ -144,6 +149,11 @@ class Batch:
         elif not decision.messages and decision.state == before:
             self._ignored(task)
         self._note(task.command, because, before, decision.state)
+
+    def _is_due(self, order_id: str) -> bool:
+        """Whether an order's deadline has passed, now that its row is locked."""
+        deadline = self._deadlines.get(order_id)
+        return deadline is not None and deadline.due_at is not None and deadline.due_at <= self._at
 
     def _resumed(self, task: Task) -> Cause:
         """The cause of what a command leads to: one that goes on with something has that one's cause."""

@@ -130,6 +130,24 @@ async def ensure_topics(
     await _until_done(bootstrap, attempt, timeout)
 
 
+async def find_topics(
+    bootstrap: str,
+    *,
+    timeout: float = 10.0,  # noqa: ASYNC109 - as above
+) -> dict[str, int]:
+    """The topics that there are, and how many partitions each has; none is created by asking.
+
+    Raises `BrokerError` if there is no broker in that time.
+    """
+    found: dict[str, int] = {}
+
+    async def attempt(admin: AIOKafkaAdminClient) -> None:
+        found.update({name: len(leaders) for name, leaders in (await _leaders(admin)).items()})
+
+    await _until_done(bootstrap, attempt, timeout)
+    return found
+
+
 async def delete_topics(
     bootstrap: str,
     names: Iterable[str],

@@ -221,7 +221,7 @@ class Core:
         because = cause(envelope, record.partition)
         try:
             command = reaction.translate(parse(record, reaction.message))
-        except UnreadableRecordError as error:
+        except Exception as error:  # noqa: BLE001 - a translation that fails once fails always: nothing varies
             instead = self.wiring.instead_of_unreadable(reaction.command, envelope.subject)
             return Unreadable(record, error, instead, because)
         return Task(command, because, record, tries)

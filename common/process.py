@@ -11,7 +11,7 @@ import asyncio
 import sys
 from argparse import RawDescriptionHelpFormatter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from common.command_line import Parser
 from common.errors import ConfigurationError, LabError
@@ -20,6 +20,14 @@ from common.settings import Settings, describe_settings, load_settings
 from common.store.rows import RowTable
 from common.supervisor import EX_CONFIG, supervise
 from common.wiring import Mode
+
+_EPILOG: Final = """\
+orders: POST /orders places one, POST /orders/ORDER_ID/cancel cancels it as long as it is not paid for. If
+undoing one has failed for good, POST /orders/ORDER_ID/retry-compensation has that tried again.
+
+dead letters, the records that can't be processed: python -m compare dlq --help
+
+"""
 
 
 def main(mode: Mode, arguments: Sequence[str], *tables: RowTable[Any]) -> int:
@@ -39,7 +47,7 @@ def _parse(mode: Mode, arguments: Sequence[str]) -> str | None:
     parser = Parser(
         prog=f"python -m {mode.name}",
         description=f"Run the {mode.name} mode: all its services, or the one that is named.",
-        epilog=describe_settings(),
+        epilog=_EPILOG + describe_settings(),
         formatter_class=RawDescriptionHelpFormatter,
     )
     names = [service.name for service in mode.services]

@@ -1,12 +1,13 @@
 """One service in this process: its database, its runner and its HTTP server, from start to stop.
 
-HTTP is up at once, whether the broker is there or not: orders are taken and kept in the outbox meanwhile, and
-`/health/ready` says what is being waited for. On SIGINT, SIGTERM, or the death of the supervisor, requests
-that wait come to an end, the batch in flight is finished, and the process ends within two seconds or so.
+HTTP is up as soon as the database is, whether the broker is there or not: orders are taken and kept in the
+outbox meanwhile, and `/health/ready` says what is being waited for. On SIGINT, SIGTERM, or the death of the
+supervisor, requests that wait come to an end, the batch in flight is finished, and the process ends within
+two seconds or so.
 
 The supervisor tells a service about its circumstances by two variables that are not for operators:
 - `SAGA_LAB_SUPERVISED=1`: end when stdin does, since then the supervisor is gone;
-- `SAGA_LAB_EMBEDDED=1`: the broker is the embedded one, and lives no longer than this run.
+- `SAGA_LAB_EMBEDDED=RUN`: the broker is the embedded one, and lives no longer than this run, so named.
 """
 
 from __future__ import annotations
@@ -18,23 +19,25 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import Any, Final
 
+from sqlalchemy.exc import ProgrammingError, SQLAlchemyError
 from uvicorn import Config, Server
 
 from common.core import Core
+from common.databases import database_for
 from common.errors import ConfigurationError
 from common.http.app import create_app
 from common.logs import configure_logs
+from common.patience import Patience, StoppingError, short
 from common.ports import bind
 from common.publisher import KafkaPublisher
 from common.runner import BrokerLink, Runner
-from common.services import ORDERS, STOCK, fill_stock
-from common.settings import DEFAULT_DATA_DIR, Settings
+from common.services import STOCK, fill_stock
+from common.settings import Settings
 from common.store.database import Database
 from common.store.rows import RowTable
-from common.store.schema import IDEMPOTENCY
 from common.wiring import Wiring
 
 log = logging.getLogger(__name__)
@@ -67,20 +70,31 @@ async def serve(
     port = settings.http_port or wiring.port
     # First of all: whoever started it twice should hear of that at once.
     with bind(settings.http_host, port, "stop it or set HTTP_PORT") as socket:
-        folder = _data_folder(wiring, settings)
-        runner = _runner(wiring, settings, bootstrap_servers, folder)
         closing = asyncio.Event()
-        server = _server(runner, tables, closing, settings)
-        url = f"http://{settings.http_host}:{port}"
-        log.info("%s: HTTP on %s, broker %s, data in %s", wiring, url, bootstrap_servers, folder)
+        patience = Patience(str(wiring))
+        servers: list[Server] = []
 
         def stop() -> None:
             closing.set()
-            server.should_exit = True
+            patience.stop()
+            for server in servers:
+                server.should_exit = True
 
         for number in _SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, stop)
         parent = await _watch_parent(stop) if supervised else None
+        try:
+            opening = partial(asyncio.to_thread, _open_database, wiring, settings)
+            database = await patience.insist("opening its database", opening)
+        except StoppingError:
+            if parent is not None:
+                parent.close()
+            return
+        runner = _runner(wiring, settings, bootstrap_servers, database)
+        server = _server(runner, tables, closing, settings)
+        servers.append(server)
+        url = f"http://{settings.http_host}:{port}"
+        log.info("%s: HTTP on %s, broker %s, data in %s", wiring, url, bootstrap_servers, database)
         working = runner.start()
         working.add_done_callback(lambda _: stop())
         await server.serve(sockets=[socket])
@@ -91,35 +105,31 @@ async def serve(
         log.info("%s: stopped", wiring)
 
 
-def _data_folder(wiring: Wiring, settings: Settings) -> Path:
-    # Never a temporary one: the broker keeps the group's offsets, and what is consumed doesn't come again.
-    root = settings.data_dir or DEFAULT_DATA_DIR
-    folder = root.resolve() / wiring.mode
+def _open_database(wiring: Wiring, settings: Settings) -> Database:
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigurationError(f"DATA_DIR {root} can't be used: {error.strerror}") from error
-    return folder
+        database = database_for(wiring, settings, os.environ.get(EMBEDDED))
+    except ProgrammingError as error:
+        # The server is there, and refuses: rights or an option of the URL are missing. Waiting mends nothing.
+        raise ConfigurationError(f"DATABASE_URL can't be used: {short(error)}") from error
+    if STOCK.table in wiring.domain.storage.tables:
+        try:
+            fill_stock(database, settings.initial_stock)
+        except SQLAlchemyError:
+            database.close()
+            raise
+    return database
 
 
-def _runner(wiring: Wiring, settings: Settings, bootstrap_servers: str, folder: Path) -> Runner:
-    embedded = EMBEDDED in os.environ
-    own = wiring.domain.storage.tables
-    database = Database(
-        f"sqlite:///{folder / wiring.name}.db",
-        [*own, IDEMPOTENCY] if ORDERS.table in own else own,
-        synchronous="OFF" if embedded else "FULL",
-    )
-    if STOCK.table in own:
-        fill_stock(database, settings.initial_stock)
+def _runner(wiring: Wiring, settings: Settings, bootstrap_servers: str, database: Database) -> Runner:
     link = BrokerLink(
         bootstrap_servers=bootstrap_servers,
         partitions=settings.topic_partitions,
         fetch_max_wait_ms=settings.fetch_max_wait_ms,
         max_poll_records=settings.max_poll_records,
-        sole_instance=embedded,
+        sole_instance=EMBEDDED in os.environ,
     )
-    return Runner(Core(wiring, settings.rules, database), link, KafkaPublisher(bootstrap_servers))
+    core = Core(wiring, settings.rules, database, recovery=settings.recovery)
+    return Runner(core, link, KafkaPublisher(bootstrap_servers))
 
 
 def _server(

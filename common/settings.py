@@ -8,18 +8,22 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from sqlalchemy import URL
 
 from common.domain.decision import Rules
 from common.errors import ConfigurationError
+from common.recovery import Recovery
+from common.store.postgresql import server_url
 
 DEFAULT_STOCK: Final = {"laptop": 100, "phone": 100, "headphones": 100}
 
 DEFAULT_DATA_DIR: Final = Path("data")
 """Where databases are kept that must outlive the process, as the broker's offsets do."""
 
+_DEFAULTS: Final = Recovery()
 _ADDRESS: Final = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:,\[\]]+):(?P<port>[0-9]{1,5})")
 _LAST_PORT: Final = 65_535
 _MOST_PIECES: Final = 1_000_000_000_000
@@ -28,7 +32,10 @@ _MOST_PIECES: Final = 1_000_000_000_000
 class Settings(BaseSettings):
     """What an operator may set: field `data_dir` is the variable `DATA_DIR`, and so on."""
 
-    model_config = SettingsConfigDict(env_ignore_empty=True, frozen=True, extra="ignore")
+    # Inputs are hidden since DATABASE_URL holds a password.
+    model_config = SettingsConfigDict(
+        env_ignore_empty=True, frozen=True, extra="ignore", hide_input_in_errors=True
+    )
 
     kafka_bootstrap_servers: str | None = Field(
         None,
@@ -48,6 +55,11 @@ class Settings(BaseSettings):
         "without it `data` in the working directory. With the embedded broker, which they must not outlive, "
         "a new subfolder of it, and without it a temporary one",
     )
+    database_url: SecretStr | None = Field(
+        None,
+        description="PostgreSQL server, postgresql://USER:PASSWORD@HOST:PORT/DATABASE, in which each service "
+        "has a schema of its own; without it, SQLite",
+    )
     http_host: str = Field("127.0.0.1", description="address that the HTTP servers bind to")
     http_port: int | None = Field(
         None, ge=1, le=65535, description="HTTP port of a service that is started alone; each has a default"
@@ -57,6 +69,54 @@ class Settings(BaseSettings):
     )
     initial_stock: dict[str, Annotated[int, Field(ge=0, le=_MOST_PIECES)]] = Field(
         DEFAULT_STOCK, description="stock of items that the Inventory service has no row for yet, as JSON"
+    )
+    retry_first_delay: float = Field(
+        _DEFAULTS.retry_first_s,
+        gt=0,
+        le=60,
+        description="seconds until a message that could not be processed is tried again; doubles each time",
+    )
+    retry_max_delay: float = Field(
+        _DEFAULTS.retry_longest_s, gt=0, le=3600, description="seconds that this delay grows to, at most"
+    )
+    retry_tries: int = Field(
+        _DEFAULTS.retry_tries,
+        ge=1,
+        le=1000,
+        description="times that a step is tried before it goes to the dead letters, and the order fails",
+    )
+    undo_tries: int = Field(
+        _DEFAULTS.undo_tries,
+        ge=1,
+        le=1000,
+        description="times that an undo is tried, and asked for, before the order is COMPENSATION_FAILED",
+    )
+    step_timeout: float = Field(
+        _DEFAULTS.step_timeout_s,
+        ge=0.1,
+        le=86_400,
+        description="seconds for which the orchestrator waits for an answer before it asks again; "
+        "doubles each time",
+    )
+    order_timeout: float = Field(
+        _DEFAULTS.order_timeout_s,
+        ge=0.1,
+        le=86_400,
+        description="seconds for which the Order service waits for an order's end before it asks again; "
+        "likewise",
+    )
+    deadline_tries: int = Field(
+        _DEFAULTS.deadline_tries,
+        ge=1,
+        le=100,
+        description="times that is asked in vain before what was done is undone",
+    )
+    dedupe_window_hours: float = Field(
+        _DEFAULTS.dedupe_window_s / 3600,
+        ge=0.01,
+        le=8760,
+        description="hours for which ids of messages and idempotency keys are kept; what comes again later "
+        "counts as new, so it is to be longer than dead letters are replayed",
     )
     log_level: str = Field(
         "INFO", pattern="^(DEBUG|INFO|WARNING|ERROR)$", description="DEBUG, INFO, WARNING or ERROR"
@@ -69,6 +129,21 @@ class Settings(BaseSettings):
             raise PydanticCustomError("addresses", "Input should be HOST:PORT[,HOST:PORT...]")
         return text
 
+    @field_validator("database_url")
+    @classmethod
+    def _check_database(cls, secret: SecretStr | None) -> SecretStr | None:
+        if secret is not None:
+            try:
+                server_url(secret.get_secret_value())
+            except ValueError as error:
+                raise PydanticCustomError("database_url", "Input {fault}", {"fault": str(error)}) from None
+        return secret
+
+    @property
+    def database_server(self) -> URL | None:
+        """The PostgreSQL server; None for SQLite."""
+        return server_url(self.database_url.get_secret_value()) if self.database_url else None
+
     @property
     def lasting_data_dir(self) -> Path | None:
         """The folder for data that outlives the run; None if it should not, since the broker won't either."""
@@ -80,6 +155,20 @@ class Settings(BaseSettings):
     def rules(self) -> Rules:
         """The business rules among the settings."""
         return Rules(payment_limit_cents=int(self.payment_limit * 100))
+
+    @property
+    def recovery(self) -> Recovery:
+        """How patient the services are, by these settings."""
+        return Recovery(
+            retry_first_s=self.retry_first_delay,
+            retry_longest_s=self.retry_max_delay,
+            retry_tries=self.retry_tries,
+            undo_tries=self.undo_tries,
+            step_timeout_s=self.step_timeout,
+            order_timeout_s=self.order_timeout,
+            deadline_tries=self.deadline_tries,
+            dedupe_window_s=self.dedupe_window_hours * 3600,
+        )
 
 
 def is_address(text: str) -> bool:
@@ -121,4 +210,6 @@ def _variable(location: tuple[str | int, ...]) -> str:
 def _shown(default: Any) -> str:  # noqa: ANN401 - a setting of any type
     if default is None:
         return "none"
+    if isinstance(default, float):
+        return f"{default:g}"
     return json.dumps(default) if isinstance(default, dict) else str(default)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import signal
 import sys
 from asyncio.subprocess import PIPE, STDOUT, Process
@@ -22,9 +23,13 @@ from tempfile import TemporaryDirectory, mkdtemp
 from time import monotonic
 from typing import Any, Final, cast
 
+from sqlalchemy.exc import SQLAlchemyError
+
 from common.banner import banner, until_ready
+from common.databases import data_place, drop_schemas
 from common.embedded import EmbeddedBroker, embedded_broker
 from common.errors import BrokerError, ConfigurationError
+from common.patience import short
 from common.ports import bind
 from common.service import EMBEDDED, SUPERVISED
 from common.settings import Settings
@@ -154,10 +159,11 @@ async def supervise(mode: Mode, settings: Settings) -> int:
     children: list[_Child] = []
     asked = _Asked(children)
     async with _broker(mode, settings) as (address, embedded):
-        with _data_dir(settings, temporary=embedded is not None) as folder:
-            environment = _environment(settings, address, folder, embedded=embedded is not None)
-            children += _children(mode, environment)
-            await _run_all(children, embedded, asked, _announce(mode, settings, address, folder))
+        run = secrets.token_hex(4) if embedded is not None else None
+        with _data_dir(settings, temporary=run is not None) as folder, _schemas(mode, settings, run):
+            children += _children(mode, _environment(settings, address, folder, run))
+            data = data_place(mode, settings, folder, run)
+            await _run_all(children, embedded, asked, _announce(mode, settings, address, data))
     _show(f"{mode.name}: all services have stopped")
     return 0
 
@@ -186,9 +192,9 @@ async def _run_all(
         task.result()
 
 
-async def _announce(mode: Mode, settings: Settings, address: str, folder: Path) -> None:
+async def _announce(mode: Mode, settings: Settings, address: str, data: str) -> None:
     await until_ready(settings.http_host, [wiring.port for wiring in mode.services])
-    _show(banner(mode, settings, address, folder))
+    _show(banner(mode, settings, address, data))
 
 
 async def _until_broker_dies(broker: EmbeddedBroker) -> None:
@@ -206,7 +212,7 @@ async def _broker(mode: Mode, settings: Settings) -> AsyncIterator[tuple[str, Em
         yield settings.kafka_bootstrap_servers, None
         return
     async with embedded_broker() as broker:
-        await broker.create_topics(sorted(mode.topics), settings.topic_partitions)
+        await broker.create_topics(mode.all_topics, settings.topic_partitions)
         yield broker.bootstrap, broker
 
 
@@ -214,7 +220,7 @@ async def _broker(mode: Mode, settings: Settings) -> AsyncIterator[tuple[str, Em
 def _data_dir(settings: Settings, *, temporary: bool) -> Iterator[Path]:
     """The folder of the databases; a new one if they are to be as temporary as the broker."""
     lasting = settings.lasting_data_dir
-    if lasting is None:
+    if lasting is None or settings.database_url is not None:
         with TemporaryDirectory(prefix="saga-lab-", ignore_cleanup_errors=True) as temporary_folder:
             yield Path(temporary_folder)
         return
@@ -227,12 +233,25 @@ def _data_dir(settings: Settings, *, temporary: bool) -> Iterator[Path]:
     yield folder
 
 
-def _environment(settings: Settings, address: str, folder: Path, *, embedded: bool) -> dict[str, str]:
+@contextmanager
+def _schemas(mode: Mode, settings: Settings, run: str | None) -> Iterator[None]:
+    """Remove what the run leaves on the PostgreSQL server, if it is to be as temporary as the broker."""
+    try:
+        yield
+    finally:
+        if run is not None:
+            try:
+                drop_schemas(mode, settings, run)
+            except SQLAlchemyError as error:
+                _show(f"{mode.name}: its schemas, *_{run}, could not be removed: {short(error)}")
+
+
+def _environment(settings: Settings, address: str, folder: Path, run: str | None) -> dict[str, str]:
     """What the services are told; each has its own HTTP port by default."""
     environment = {name: value for name, value in os.environ.items() if name != "HTTP_PORT"}
     environment |= {"KAFKA_BOOTSTRAP_SERVERS": address, "DATA_DIR": str(folder), SUPERVISED: "1"}
-    if embedded:
-        environment[EMBEDDED] = "1"
+    if run is not None:
+        environment[EMBEDDED] = run
         if "fetch_max_wait_ms" not in settings.model_fields_set:
             environment["FETCH_MAX_WAIT_MS"] = str(_EMBEDDED_FETCH_MS)
     return environment

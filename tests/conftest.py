@@ -1,12 +1,17 @@
-"""Brokers for the tests."""
+"""Brokers and databases for the tests."""
 
 import os
 from collections.abc import AsyncIterator, Iterator
+from typing import NoReturn, cast
 
 import pytest
 
 from common.embedded import EmbeddedBroker, embedded_broker
-from tests.kafka_server.server import KafkaServer, UnavailableError
+from tests.databases import SQLITE, Databases, PostgresSchemas
+from tests.kafka_server import server as kafka_servers
+from tests.kafka_server.server import KafkaServer
+from tests.postgres_server import server as postgres_servers
+from tests.postgres_server.server import PostgresServer
 
 
 @pytest.fixture
@@ -21,11 +26,8 @@ def kafka_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KafkaServ
     """One Apache Kafka for the whole run, prepared but not started."""
     try:
         server = KafkaServer(tmp_path_factory.mktemp("kafka"))
-    except UnavailableError as error:
-        # Where the project is judged, a missing half of the contract is not a detail to skip.
-        if os.environ.get("CI") == "true":
-            pytest.fail(f"Apache Kafka can't run: {error}")
-        pytest.skip(f"Apache Kafka can't run: {error}")
+    except kafka_servers.UnavailableError as error:
+        _cannot_run(f"Apache Kafka can't run: {error}")
     yield server
     server.stop()
 
@@ -38,3 +40,43 @@ def kafka(kafka_server: KafkaServer) -> KafkaServer:
     """
     kafka_server.start()
     return kafka_server
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """One PostgreSQL for the whole run, running; who stops it starts it again."""
+    try:
+        server = PostgresServer()
+    except postgres_servers.UnavailableError as error:
+        _cannot_run(f"PostgreSQL can't run: {error}")
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+@pytest.fixture
+def postgres(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
+    """PostgreSQL, for tests that may leave it down."""
+    yield postgres_server
+    postgres_server.start()
+
+
+@pytest.fixture(
+    scope="session",
+    params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgres)],
+)
+def databases(request: pytest.FixtureRequest) -> Databases:
+    """Each kind of database in turn: what is true of one has to be true of the other."""
+    if request.param == "sqlite":
+        return SQLITE
+    server = cast("PostgresServer", request.getfixturevalue("postgres_server"))
+    return PostgresSchemas(server.url)
+
+
+def _cannot_run(text: str) -> NoReturn:
+    # Where the project is judged, a missing half of the contract is not a detail to skip.
+    if os.environ.get("CI") == "true":
+        pytest.fail(text)
+    pytest.skip(text)

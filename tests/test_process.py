@@ -18,6 +18,7 @@ from sqlalchemy import select
 import choreographed
 import orchestrated
 from common.banner import banner
+from common.databases import data_place
 from common.errors import ConfigurationError
 from common.ports import bind
 from common.process import main
@@ -84,6 +85,9 @@ def test_a_service_alone_needs_a_broker(capsys: pytest.CaptureFixture[str]) -> N
         ("INITIAL_STOCK", "laptop=1", "INITIAL_STOCK: not JSON"),
         ("INITIAL_STOCK", '{"laptop": -1}', "INITIAL_STOCK['laptop']: "),
         ("LOG_LEVEL", "loud", "LOG_LEVEL: "),
+        ("DATABASE_URL", "mysql://u:secret@host/lab", "DATABASE_URL: Input should be postgresql://USER:"),
+        ("DATABASE_URL", "postgresql://u:secret@host:secret/lab", "DATABASE_URL: Input should be postgresql"),
+        ("DATABASE_URL", "postgresql://u:p@secret@host/lab", "DATABASE_URL: Input needs percent-encoding"),
     ],
 )
 def test_bad_settings(
@@ -94,6 +98,7 @@ def test_bad_settings(
     assert main(choreographed.MODE, []) == 78
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"choreographed: bad setting in the environment: {fault}")
+    assert "secret" not in line
 
 
 def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,6 +110,22 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.http_port is None
     assert settings.rules.payment_limit_cents == 19_99
     assert settings.kafka_bootstrap_servers == "a:9092,[::1]:9092"
+
+
+def test_a_secret_setting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The database's URL is shown nowhere: not with the settings, nor when another of them is wrong."""
+    monkeypatch.setenv("DATABASE_URL", "postgres://u:secret@host/lab")
+    settings = load_settings()
+    assert settings.database_server is not None
+    assert settings.database_server.password == "secret"
+    assert "secret" not in f"{settings!r} {settings} {settings.model_dump()} {settings.model_dump_json()}"
+    monkeypatch.setenv("LOG_LEVEL", "loud")
+    with pytest.raises(ConfigurationError) as error:
+        load_settings()
+    assert "secret" not in f"{error.value} {error.value.__cause__} {error.value.__cause__!r}"
+    with pytest.raises(SystemExit):
+        main(orchestrated.MODE, ["--help"])
+    assert "secret" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("text", ["a:1", "a.b-c:65535", "127.0.0.1:9092", "[::1]:9092", "[fe80::1]:09092"])
@@ -136,7 +157,8 @@ def test_where_a_modes_data_is(broker: str | None, data_dir: str | None, shown: 
     settings = Settings(kafka_bootstrap_servers=broker, data_dir=Path(data_dir) if data_dir else None)
     with _data_dir(settings, temporary=broker is None) as folder:
         assert folder.is_dir()
-        told = banner(choreographed.MODE, settings, broker or "", folder)
+        place = data_place(choreographed.MODE, settings, folder)
+        told = banner(choreographed.MODE, settings, broker or "", place)
         assert f"  data    {folder}" in told
         assert shown in told
     lasts = folder.exists()

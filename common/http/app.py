@@ -51,7 +51,8 @@ def create_app(
     routers.append(health_router(runner))
     for router in routers:
         app.include_router(router)
-    answer_with_problems(app, [route for router in routers for route in router.routes])
+    routes = [route for router in routers for route in router.routes]
+    answer_with_problems(app, routes, runner.request_failed)
     _describe_problems(app)
     return app
 

@@ -9,7 +9,8 @@ from fastapi import APIRouter
 from pydantic import BaseModel, Field
 
 from common.http.problems import ProblemError, problem_responses
-from common.runner import Readiness, Runner
+from common.runner import Runner
+from common.watch import Readiness
 
 MAX_BACKLOG: Final = 10_000
 """Records in the outbox above which a service is not ready: it takes more than it can pass on."""

@@ -14,28 +14,28 @@ when it was taken on, and one that has ended, can each be told again from its ro
 
 from __future__ import annotations
 
-import asyncio
 import json
 import logging
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Any, Final
 
-from fastapi.concurrency import run_in_threadpool
-from sqlalchemy import Connection, bindparam, event, select, update
+from sqlalchemy import Connection, event, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from uuid_utils import uuid7
 
-from common.domain.order import OrderStatus
+from common.domain.order import ENDS, OrderStatus
+from common.envelope import timestamp
 from common.http.new_order import NewOrder
 from common.http.problems import ProblemError
 from common.http.views import view
+from common.http.waiting import FIND_ORDER, Waiting
 from common.messages import PlaceOrder
+from common.patience import short
 from common.runner import Runner
-from common.services import ORDERS
 from common.store.schema import IDEMPOTENCY
 
 log = logging.getLogger(__name__)
@@ -43,10 +43,6 @@ log = logging.getLogger(__name__)
 _REUSED: Final = "urn:saga-lab:problem:idempotency-key-reused"
 _OPEN: Final = HTTPStatus.PROCESSING
 """Recorded for a key while its answer is open."""
-# Built once: building a statement costs as much as running it.
-_FIND: Final = select(ORDERS.table).where(ORDERS.table.c.order_id == bindparam("order_id"))
-_LOOK_EVERY_S: Final = 0.25
-"""How often an order is looked up while its end is waited for: another instance may be the one to end it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +81,7 @@ class _Placement:
                 fingerprint=_fingerprint(self.command),
                 order_id=self.command.order_id,
                 answered=_OPEN if self.waits else HTTPStatus.ACCEPTED,
+                claimed_at=timestamp(datetime.now(UTC)),
             )
             transaction.execute(claim)
         # The row is read as the last act of the transaction that writes it: a later read might fail, with the
@@ -113,15 +110,15 @@ class _Placement:
         return done.rowcount == 1
 
     def _read(self, transaction: Connection) -> None:
-        self.row = transaction.execute(_FIND, {"order_id": self.command.order_id}).one()._asdict()
+        self.row = transaction.execute(FIND_ORDER, {"order_id": self.command.order_id}).one()._asdict()
 
 
 class Placing:
-    """Takes orders for one instance of the Order service; once `closing` is set, no end is waited for."""
+    """Takes orders for one instance of the Order service."""
 
-    def __init__(self, runner: Runner, closing: asyncio.Event) -> None:
+    def __init__(self, runner: Runner, waiting: Waiting) -> None:
         self._runner = runner
-        self._closing = closing
+        self._waiting = waiting
 
     async def place(self, new: NewOrder, key: str | None, wait_s: int) -> Answer:
         """Place an order, or tell what the key's requests are told.
@@ -140,7 +137,7 @@ class Placing:
 
     async def _wait_for_end(self, placement: _Placement, wait_s: int) -> None:
         """Make the order's end the answer if it comes in time."""
-        row = await self._end_of(placement.command.order_id, wait_s)
+        row = await self._waiting.until(placement.command.order_id, ENDS, wait_s)
         if row is None:
             return
         placement.row = row
@@ -151,28 +148,9 @@ class Placing:
             await self._runner.submit(placement.answer_with_end)
         except SQLAlchemyError as error:
             placement.answered = HTTPStatus.ACCEPTED
-            log.warning("An order's end is not told, for it can't be recorded as the answer: %s", error)
-
-    async def _end_of(self, order_id: str, wait_s: int) -> Mapping[str, Any] | None:
-        """Wait for the order's end; None if that doesn't come in time."""
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + wait_s
-        while (left := deadline - loop.time()) > 0 and not self._closing.is_set():
-            # Listen first and look then, or what happens between is missed.
-            news = asyncio.create_task(self._runner.progress(min(left, _LOOK_EVERY_S)))
-            try:
-                with suppress(SQLAlchemyError):  # the next look may succeed
-                    row = await run_in_threadpool(self._look, order_id)
-                    if row["status"] != OrderStatus.PENDING:
-                        return row
-                await news
-            finally:
-                news.cancel()
-        return None
-
-    def _look(self, order_id: str) -> Mapping[str, Any]:
-        with self._runner.core.database.read() as connection:
-            return connection.execute(_FIND, {"order_id": order_id}).one()._asdict()
+            log.warning(
+                "An order's end is not told, for it can't be recorded as the answer: %s", short(error)
+            )
 
 
 def _as_accepted(row: Mapping[str, Any]) -> dict[str, Any]:

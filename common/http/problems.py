@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any, Final
 from urllib.parse import quote
@@ -16,8 +15,6 @@ from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import BaseRoute, Route
 
 from common.http.pretty import PrettyJSONResponse
-
-log = logging.getLogger(__name__)
 
 PROBLEM_JSON: Final = "application/problem+json"
 
@@ -77,8 +74,21 @@ def problem_responses(**meanings: str) -> dict[int | str, dict[str, Any]]:
     return declared
 
 
-def answer_with_problems(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
-    """Turn every error of the app into a problem document; `routes` are those that clients are told of."""
+def answer_with_problems(
+    app: FastAPI, routes: Sequence[BaseRoute], request_failed: Callable[[SQLAlchemyError], None]
+) -> None:
+    """Turn every error of the app into a problem document; `routes` are those that clients are told of.
+
+    `request_failed` hears why the database could not be used, and sees to the log.
+    """
+
+    async def on_database_error(request: Request, error: Exception) -> PrettyJSONResponse:
+        if isinstance(error, SQLAlchemyError):
+            request_failed(error)
+        detail = (
+            "The service can't use its database at the moment. Try again; an Idempotency-Key makes that safe."
+        )
+        return _respond(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
 
     async def on_wrong_method(request: Request, _: Exception) -> PrettyJSONResponse:
         # Starlette names the methods of one route at most, and RFC 9110 asks for all of the path.
@@ -91,7 +101,7 @@ def answer_with_problems(app: FastAPI, routes: Sequence[BaseRoute]) -> None:
     app.add_exception_handler(HTTPStatus.METHOD_NOT_ALLOWED, on_wrong_method)
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
-    app.add_exception_handler(SQLAlchemyError, _on_database_error)
+    app.add_exception_handler(SQLAlchemyError, on_database_error)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -137,12 +147,6 @@ async def _on_invalid(request: Request, error: Exception) -> PrettyJSONResponse:
     detail = f"The request has {len(faults)} fault{'s' * (len(faults) != 1)}; nothing was changed."
     errors = [fault.model_dump() for fault in shown]
     return _respond(request, HTTPStatus.UNPROCESSABLE_ENTITY, detail, kind=_INVALID, errors=errors)
-
-
-async def _on_database_error(request: Request, error: Exception) -> PrettyJSONResponse:
-    log.error("The database can't be used: %s", error)
-    detail = "The service can't use its database at the moment; nothing was changed. Try again."
-    return _respond(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
 
 
 async def _on_bug(request: Request, _: Exception) -> PrettyJSONResponse:

@@ -1,37 +1,84 @@
-"""A service's database: SQLite by default; the schema and the statements are the same for any other."""
+"""A service's database: SQLite or PostgreSQL, with the same schema and the same statements.
+
+What keeps two instances of a service from undoing each other's changes: SQLite lets one transaction write at
+a time, and a `write` begins by waiting for its turn. PostgreSQL lets them all, and `RowTable.load` locks the
+rows that it reads until the transaction ends. A row that isn't there yet can't be locked: of two instances
+that add it at once, the second waits for the first and then gets an IntegrityError, with nothing changed; it
+tries again, and finds the row. Where that won't do there is `write_alone`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import quote
 
-from sqlalchemy import Connection, Table, create_engine, event
-from sqlalchemy.engine import Engine
+from sqlalchemy import URL, Connection, Table, create_engine, event, make_url
+from sqlalchemy.engine import Engine, ExceptionContext
+from sqlalchemy.exc import InvalidatePoolError, SQLAlchemyError
 
-from common.store.schema import METADATA, RUNTIME_TABLES
+from common.store.postgresql import (
+    READING,
+    create_schema,
+    postgresql_engine,
+    server_place,
+    take_turns,
+)
+from common.store.runtime import RUNTIME_TABLES
+from common.store.schema import METADATA
 
 Synchronous = Literal["FULL", "OFF"]
 
 _BUSY_TIMEOUT_MS: Final = 10_000
+_FILES: Final = "files"
+"""Where a connection's record has the identities of the files that it is to."""
 
 
 class Database:
     """A database that one service owns, and no other service reads.
 
-    `url` is an SQLAlchemy URL, such as `sqlite:///data/order.db`. `synchronous` is SQLite's: with FULL a
-    commit survives a power cut. With OFF it survives the death of the process, which is all that a database
-    that goes with its broker or its run can need.
+    `url` is an SQLAlchemy URL, such as `sqlite:///data/order.db`, or `postgresql+psycopg://...` with the
+    `schema` that the service's tables are in, which is created if need be. `str` tells where it is, without
+    credentials. `synchronous` is SQLite's: with FULL a commit survives a power cut. With OFF it survives the
+    death of the process, which is all that a database can need that goes with its broker or its run. For
+    PostgreSQL it changes nothing: the server can crash by itself, and the broker stay.
+
+    Raises:
+        SQLAlchemyError: it can't be opened.
     """
 
-    def __init__(self, url: str, tables: Iterable[Table], *, synchronous: Synchronous = "FULL") -> None:
-        self.engine: Engine = create_engine(url)
-        if self.engine.dialect.name == "sqlite":
-            event.listen(self.engine, "connect", partial(_prepare_sqlite, synchronous))
-            event.listen(self.engine, "begin", _begin_sqlite)
-        # Idempotent: an instance that starts beside another finds the tables there.
-        METADATA.create_all(self.engine, tables=[*RUNTIME_TABLES, *tables])
+    def __init__(
+        self,
+        url: str | URL,
+        tables: Iterable[Table],
+        *,
+        synchronous: Synchronous = "FULL",
+        schema: str | None = None,
+    ) -> None:
+        self.tables = (*RUNTIME_TABLES, *tables)
+        """What is in it."""
+        parsed = make_url(url)
+        self._is_sqlite = parsed.get_backend_name() == "sqlite"
+        self.engine: Engine
+        if self._is_sqlite:
+            self._place = parsed.database or "memory"
+            self.engine = _sqlite_engine(parsed, synchronous)
+            self._reading: dict[str, Any] = {"read_only": True}
+        else:
+            self._place = server_place(parsed) + (f", schema {schema}" if schema else "")
+            self.engine = postgresql_engine(parsed, schema)
+            self._reading = READING
+        try:
+            self._create(schema)
+        except SQLAlchemyError:
+            self.close()
+            raise
+
+    def __str__(self) -> str:
+        return self._place
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
@@ -40,14 +87,83 @@ class Database:
             yield connection
 
     @contextmanager
+    def write_alone(self) -> Iterator[Connection]:
+        """A `write` that runs beside no other `write_alone` of any instance."""
+        with self.write() as connection:
+            if not self._is_sqlite:
+                take_turns(connection)
+            yield connection
+
+    @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A consistent view that blocks no writer."""
-        with self.engine.connect().execution_options(read_only=True) as connection, connection.begin():
+        """A consistent view that blocks no writer; to write in it is an error."""
+        with self.engine.connect().execution_options(**self._reading) as connection, connection.begin():
             yield connection
 
     def close(self) -> None:
         """Close every connection; the database is still usable after a crash that comes first."""
         self.engine.dispose()
+
+    def _create(self, schema: str | None) -> None:
+        # Alone, since what two instances create at once is an error for one of them, even with IF NOT EXISTS.
+        # An instance that starts beside another, or later, finds the tables there.
+        with self.write_alone() as connection:
+            if schema is not None:
+                create_schema(connection, schema)
+            METADATA.create_all(connection, tables=self.tables)
+
+
+def _sqlite_engine(url: URL, synchronous: Synchronous) -> Engine:
+    if url.database is None:
+        engine = create_engine(url)
+    else:
+        file = Path(url.database)
+        with suppress(OSError):  # to connect will say why it can't be there
+            file.touch()
+        # From now on it is opened only if it is there. A file that somebody has removed would be made anew,
+        # and the service go on with an empty one, as if there had never been an order.
+        engine = create_engine(
+            url.set(database=f"file:{quote(str(file))}", query={"mode": "rw", "uri": "true"})
+        )
+        event.listen(engine, "checkout", partial(_check_files, engine, file))
+        event.listen(engine, "handle_error", _distrust)
+    event.listen(engine, "connect", partial(_prepare_sqlite, synchronous))
+    event.listen(engine, "begin", _begin_sqlite)
+    if url.database is not None:  # only now is its log there, too
+        event.listen(engine, "connect", partial(_note_files, Path(url.database)))
+    return engine
+
+
+def _note_files(file: Path, _: object, record: Any) -> None:  # noqa: ANN401 - the pool's record of a connection
+    record.info[_FILES] = _identities(file)
+
+
+def _check_files(engine: Engine, file: Path, _: object, record: Any, __: object) -> None:  # noqa: ANN401 - as above
+    """See to it that nothing is written to a file that was removed, or replaced, since it was opened."""
+    if record.info[_FILES] != _identities(file):
+        # All at once: the last to be closed saves what is in a log that was removed.
+        engine.pool.dispose()
+        raise InvalidatePoolError
+
+
+def _identities(file: Path) -> list[tuple[int, int] | None]:
+    """What tells the file, and its write-ahead log, from others that may be in their places some day."""
+    return [_identity(file), _identity(file.with_name(f"{file.name}-wal"))]
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
+def _distrust(context: ExceptionContext) -> None:
+    """Open the file anew after an error that may stay with the connection although its cause is mended."""
+    name = getattr(context.original_exception, "sqlite_errorname", "")
+    if name.startswith(("SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")):
+        context.is_disconnect = True
 
 
 def _prepare_sqlite(synchronous: Synchronous, connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection is untyped
@@ -64,5 +180,6 @@ def _prepare_sqlite(synchronous: Synchronous, connection: Any, _record: object) 
 def _begin_sqlite(connection: Connection) -> None:
     # A deferred transaction that reads and then writes fails at once with SQLITE_BUSY_SNAPSHOT when another
     # writer was faster, whatever the timeout; IMMEDIATE waits for its turn before it reads.
-    read_only = connection.get_execution_options().get("read_only")
+    read_only = connection.get_execution_options().get("read_only", False)
+    connection.exec_driver_sql(f"PRAGMA query_only = {read_only:d}")
     connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")

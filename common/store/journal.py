@@ -197,7 +197,8 @@ def forget_keys(transaction: Connection, claimed_before: str) -> None:
 
 def _stored(headers: Headers) -> list[list[str]]:
     # Headers are bytes, and those of a foreign record need not be text: Latin-1 maps every byte to itself.
-    return [[name, value.decode("latin-1")] for name, value in headers]
+    # Nor need they have a value; such a header is kept as an empty one.
+    return [[name, (value or b"").decode("latin-1")] for name, value in headers]
 
 
 def _revived(stored: Sequence[Sequence[Any]]) -> Headers:

@@ -46,7 +46,11 @@ RUNTIME_TABLES: Final[tuple[Table, ...]] = (INBOX, OUTBOX, HISTORY, RETRIES, COU
 
 
 def due_deadlines(transaction: Connection, partitions: Sequence[int], at: str, most: int) -> list[Deadline]:
-    """The deadlines that have passed, locked; not those of orders that a retry is about to go on with."""
+    """The deadlines that have passed; not those of orders that a retry is about to go on with.
+
+    They are not locked here, or two transactions could wait for each other: all lock an order's row first. So
+    whether a deadline still stands has to be looked at again when it is.
+    """
     table = DEADLINES.table
     retried = select(RETRIES.c.order_id).where(RETRIES.c.order_id == table.c.order_id).exists()
     query = (
@@ -54,7 +58,6 @@ def due_deadlines(transaction: Connection, partitions: Sequence[int], at: str, m
         .where(table.c.due_at <= at, table.c.partition.in_(partitions), ~retried)
         .order_by(table.c.due_at)
         .limit(most)
-        .with_for_update(of=table)
     )
     return [DEADLINES.row(row._asdict()) for row in transaction.execute(query)]
 

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import JSON, BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table
+from sqlalchemy import JSON, BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table
+
+from common.store.types import TEXT
 
 METADATA: Final = MetaData()
 
 INBOX: Final = Table(
     "inbox",
     METADATA,
-    Column("message_id", String, primary_key=True),
-    Column("received_at", String, nullable=False),
+    Column("message_id", TEXT, primary_key=True),
+    Column("received_at", TEXT, nullable=False),
     # The ids are the table: without a separate rowid, one index is written in place of two.
     sqlite_with_rowid=False,
 )
@@ -22,8 +24,8 @@ OUTBOX: Final = Table(
     "outbox",
     METADATA,
     Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    Column("message_id", String, nullable=False, unique=True),
-    Column("topic", String, nullable=False),
+    Column("message_id", TEXT, nullable=False, unique=True),
+    Column("topic", TEXT, nullable=False),
     Column("partition", Integer, nullable=False),
     Column("key", LargeBinary),
     Column("value", LargeBinary),
@@ -37,11 +39,11 @@ HISTORY: Final = Table(
     "history",
     METADATA,
     Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    Column("order_id", String, nullable=False),
-    Column("cause_id", String, nullable=False),
-    Column("from_status", String, nullable=False),
-    Column("to_status", String, nullable=False),
-    Column("at", String, nullable=False),
+    Column("order_id", TEXT, nullable=False),
+    Column("cause_id", TEXT, nullable=False),
+    Column("from_status", TEXT, nullable=False),
+    Column("to_status", TEXT, nullable=False),
+    Column("at", TEXT, nullable=False),
     Index("history_by_order", "order_id"),
 )
 """Every change of state, with the message that caused it and the time (RFC 3339, UTC)."""
@@ -49,11 +51,11 @@ HISTORY: Final = Table(
 IDEMPOTENCY: Final = Table(
     "idempotency",
     METADATA,
-    Column("key", String, primary_key=True),
-    Column("fingerprint", String, nullable=False),
-    Column("order_id", String, nullable=False),
+    Column("key", TEXT, primary_key=True),
+    Column("fingerprint", TEXT, nullable=False),
+    Column("order_id", TEXT, nullable=False),
     Column("answered", Integer, nullable=False),
-    Column("claimed_at", String, nullable=False),
+    Column("claimed_at", TEXT, nullable=False),
     Index("idempotency_by_age", "claimed_at"),
 )
 """Which order an `Idempotency-Key` led to, what was asked with it, and the answer: 102 while open."""
@@ -61,11 +63,11 @@ IDEMPOTENCY: Final = Table(
 RETRIES: Final = Table(
     "retries",
     METADATA,
-    Column("inbox_key", String, primary_key=True),
-    Column("order_id", String, nullable=False),
-    Column("due_at", String, nullable=False),
+    Column("inbox_key", TEXT, primary_key=True),
+    Column("order_id", TEXT, nullable=False),
+    Column("due_at", TEXT, nullable=False),
     Column("tries", Integer, nullable=False),
-    Column("topic", String, nullable=False),
+    Column("topic", TEXT, nullable=False),
     Column("partition", Integer, nullable=False),
     Column("offset", BigInteger, nullable=False),
     Column("key", LargeBinary),
@@ -78,7 +80,7 @@ RETRIES: Final = Table(
 COUNTERS: Final = Table(
     "counters",
     METADATA,
-    Column("name", String, primary_key=True),
+    Column("name", TEXT, primary_key=True),
     Column("total", BigInteger, nullable=False),
 )
 """What the service has counted, so that a crash doesn't take the count with it."""

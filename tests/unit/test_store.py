@@ -1,41 +1,68 @@
-"""A service's database: rows come back as they were, and writers take turns while readers go on."""
+"""A service's database, of either kind: rows come back as they were, and writers wait for each other.
+
+What only one kind can do is at the end, and in `test_postgresql.py`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Barrier
 from typing import Final
 
 import pytest
 from sqlalchemy import Connection, select
+from sqlalchemy.exc import DBAPIError
 
 from common.domain.inventory import Inventory, Reservation, ReservationStatus, Stock
+from common.envelope import Outgoing
 from common.messages import Reason, ReleaseInventory, ReserveInventory, Step
 from common.services import INVENTORY, ORDER, RESERVATIONS, STOCK
+from common.services import fill_stock as fill_stock_once
 from common.store.database import Database
+from common.store.journal import add_to_outbox, unsent
 from common.store.rows import LoadedRows, RowTable
 from orchestrated.orchestrator import SAGAS
 from orchestrated.saga import OrderSaga, SagaState
+from tests.databases import Databases
 from tests.pump import NOW, fill_stock
 
 AT: Final = NOW.isoformat()
 LATER: Final = NOW.replace(year=2027).isoformat()
 
 
+TABLES: Final = (STOCK.table, RESERVATIONS.table, SAGAS.table)
+
+Open = Callable[[], Database]
+"""Opens the test's database as a further instance of its service."""
+
+
+@pytest.fixture
+def instance(databases: Databases, tmp_path: Path) -> Iterator[Open]:
+    """Instances of one service, over one database."""
+    opened = []
+
+    def open_() -> Database:
+        opened.append(databases.open("some", tmp_path, TABLES))
+        return opened[-1]
+
+    yield open_
+    for database in opened:
+        database.close()
+
+
+@pytest.fixture
+def database(instance: Open) -> Database:
+    """A database with every table that the tests need."""
+    return instance()
+
+
 @pytest.fixture
 def url(tmp_path: Path) -> str:
-    """A database file of the test's own."""
+    """An SQLite file of the test's own."""
     return f"sqlite:///{tmp_path / 'some.db'}"
-
-
-@pytest.fixture
-def database(url: str) -> Iterator[Database]:
-    """A database with every table that the tests need."""
-    made = Database(url, [STOCK.table, RESERVATIONS.table, SAGAS.table])
-    yield made
-    made.close()
 
 
 def available(connection: Connection) -> int:
@@ -62,7 +89,7 @@ SAGA_ROWS: Final = [
         1,
         2**40,
         state=SagaState.COMPENSATING,
-        done=(Step.RESERVE, Step.PAY),
+        begun=(Step.RESERVE, Step.PAY),
         reason=Reason.PAYMENT_DECLINED,
     ),
 ]
@@ -75,13 +102,13 @@ def test_rows_come_back_as_they_were(database: Database) -> None:
         for saga in SAGA_ROWS:
             rows.put(saga)
         rows.save(transaction, AT)
-    with database.read() as connection:
+    with database.write() as transaction:
         loaded = LoadedRows(SAGAS)
-        loaded.load(connection, ["order-1", "order-2", "order-3"])
+        loaded.load(transaction, ["order-1", "order-2", "order-3"])
     assert [loaded.get("order-1"), loaded.get("order-2"), loaded.get("order-3")] == [*SAGA_ROWS, None]
     second = loaded.get("order-2")
     assert second is not None
-    assert (type(second.state), type(second.done), type(second.reason)) == (SagaState, tuple, Reason)
+    assert (type(second.state), type(second.begun), type(second.reason)) == (SagaState, tuple, Reason)
 
 
 def test_a_new_row_is_inserted_and_a_known_one_updated(database: Database) -> None:
@@ -142,9 +169,9 @@ def test_a_release_finds_the_item_by_its_reservation(database: Database) -> None
         assert repository.state(release) == Inventory(Stock("laptop", 3), reservation)
 
 
-def test_nothing_is_kept_where_there_is_nothing(tmp_path: Path) -> None:
+def test_nothing_is_kept_where_there_is_nothing(databases: Databases, tmp_path: Path) -> None:
     """A decision that leaves no state behind writes no row."""
-    orders = Database(f"sqlite:///{tmp_path / 'order.db'}", ORDER.storage.tables)
+    orders = databases.open("order", tmp_path, ORDER.storage.tables)
     with orders.write() as transaction:
         repository = ORDER.storage.open()
         repository.load(transaction, [])
@@ -172,18 +199,17 @@ def test_an_error_rolls_everything_back(database: Database) -> None:
         assert connection.execute(select(STOCK.table)).all() == []
 
 
-def test_two_writers_lose_no_update(url: str, database: Database) -> None:
+def test_two_writers_lose_no_update(instance: Open, database: Database) -> None:
     """Two instances that read, decide and write at the same time wait for each other's turn."""
     each = 25
     with database.write() as transaction:
         fill_stock(transaction, {"laptop": 2 * each})
 
     def write() -> None:
-        instance = Database(url, [STOCK.table])
+        writer = instance()
         for _ in range(each):
-            with instance.write() as transaction:
+            with writer.write() as transaction:
                 take_one(transaction)
-        instance.close()
 
     with ThreadPoolExecutor(2) as threads:
         for writer in [threads.submit(write), threads.submit(write)]:
@@ -192,9 +218,9 @@ def test_two_writers_lose_no_update(url: str, database: Database) -> None:
         assert available(connection) == 0
 
 
-def test_a_reader_does_not_wait_for_a_writer(url: str, database: Database) -> None:
+def test_a_reader_does_not_wait_for_a_writer(instance: Open, database: Database) -> None:
     """While one instance writes, another reads what was committed before, at once."""
-    reader = Database(url, [STOCK.table])
+    reader = instance()
     with database.write() as transaction:
         fill_stock(transaction, {"laptop": 5})
     with database.write() as transaction:
@@ -203,12 +229,11 @@ def test_a_reader_does_not_wait_for_a_writer(url: str, database: Database) -> No
             assert available(connection) == 5
     with reader.read() as connection:
         assert available(connection) == 4
-    reader.close()
 
 
-def test_a_writer_does_not_wait_for_a_reader(url: str, database: Database) -> None:
+def test_a_writer_does_not_wait_for_a_reader(instance: Open, database: Database) -> None:
     """A view stays as it was when it was opened, while another instance commits."""
-    writer = Database(url, [STOCK.table])
+    writer = instance()
     with database.write() as transaction:
         fill_stock(transaction, {"laptop": 5})
     with database.read() as connection:
@@ -216,26 +241,86 @@ def test_a_writer_does_not_wait_for_a_reader(url: str, database: Database) -> No
         with writer.write() as transaction:
             take_one(transaction)
         assert available(connection) == 5
-    writer.close()
 
 
-def test_a_database_that_is_there_is_opened_as_it_is(url: str, database: Database) -> None:
+def test_a_database_that_is_there_is_opened_as_it_is(instance: Open, database: Database) -> None:
     """An instance that starts beside another, or after a crash, finds the tables and what is in them."""
     with database.write() as transaction:
         fill_stock(transaction, {"laptop": 5})
-    again = Database(url, [STOCK.table, RESERVATIONS.table, SAGAS.table])
-    with again.read() as connection:
+    with instance().read() as connection:
         assert available(connection) == 5
-    again.close()
+
+
+def test_instances_that_start_at_once_share_what_they_make(databases: Databases, tmp_path: Path) -> None:
+    """Of several instances that find no tables, each finds them in the end, and the stock is filled once."""
+    together = Barrier(4)
+
+    def start() -> Database:
+        together.wait()
+        opened = databases.open("some", tmp_path, TABLES)
+        fill_stock_once(opened, {"laptop": 5})
+        return opened
+
+    with ThreadPoolExecutor(4) as threads:
+        started = [threads.submit(start) for _ in range(4)]
+    for each in [future.result() for future in started]:
+        with each.read() as connection:
+            assert available(connection) == 5
+        each.close()
+
+
+def test_what_only_reads_cannot_write(database: Database) -> None:
+    """A view is no way around the locks: what would write in it is an error."""
+    with pytest.raises(DBAPIError), database.read() as connection:
+        fill_stock(connection, {"laptop": 5})
+    with database.write() as transaction:
+        fill_stock(transaction, {"laptop": 5})
+
+
+def test_keys_are_in_the_order_of_their_bytes(database: Database) -> None:
+    """Pages of rows are cut alike on every database, whatever language a server may sort by."""
+    items = ["b", "A", "a", "B", "\u00e4", "a b", "ab", "a-c", "-", "_", "10", "9", "\uff5e", "\U0001f4bb"]
+    with database.write() as transaction:
+        fill_stock(transaction, dict.fromkeys(items, 1))
+    key = STOCK.table.c.item
+    with database.read() as connection:
+        assert list(connection.scalars(select(key).order_by(key))) == sorted(items)
+        assert set(connection.scalars(select(key).where(key > "a"))) == {item for item in items if item > "a"}
+
+
+@pytest.mark.parametrize(
+    "item", ["O'Neil", '"', "100 %", "%s %(x)s", ":x", "\\", "NULL", " ", "\u200b\u0301", "\U0001f4bb" * 200]
+)
+def test_any_text_comes_back_as_it_was(database: Database, item: str) -> None:
+    """Nothing in a text means anything to a database."""
+    with database.write() as transaction:
+        fill_stock(transaction, {item: 2**60})
+        rows = LoadedRows(STOCK)
+        rows.load(transaction, [item, f"{item}x"])
+    assert rows.get(item) == Stock(item, 2**60)
+
+
+def test_the_outbox_keeps_its_order(database: Database) -> None:
+    """However many records one transaction leaves in the outbox, they come out in the order they went in."""
+    records = [
+        Outgoing(f"id-{number}", "topic", 0, b"\x00\xff", b"value", (("name", b"caf\xc3\xa9"),))
+        for number in reversed(range(2_500))
+    ]
+    with database.write() as transaction:
+        add_to_outbox(transaction, records)
+    with database.read() as connection:
+        assert unsent(connection, [0]) == records
 
 
 @pytest.mark.parametrize(
     ("pragma", "value"), [("journal_mode", "wal"), ("synchronous", 2), ("busy_timeout", 10_000)]
 )
-def test_sqlite_is_set_up_to_survive_a_power_cut(database: Database, pragma: str, value: object) -> None:
+def test_sqlite_is_set_up_to_survive_a_power_cut(url: str, pragma: str, value: object) -> None:
     """Commits are on the disk before they count, and writers wait for each other."""
-    with database.read() as connection:
+    careful = Database(url, [])
+    with careful.read() as connection:
         assert connection.exec_driver_sql(f"PRAGMA {pragma}").scalar_one() == value
+    careful.close()
 
 
 def test_sqlite_can_be_set_up_to_survive_a_process_only(url: str) -> None:
