@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
@@ -58,13 +58,15 @@ class Service:
 class Task:
     """A command for the domain, the message that it descends from, and the record that brought it.
 
-    One from outside, or of a deadline, has no record. `tries` is how often it has failed.
+    One from outside, or of a deadline, has no record. `tries` is how often it has failed. `awaited` says that
+    somebody waits for the outcome, and is to be told of an error.
     """
 
     command: Message
     because: Cause
     record: Record | Retry | None = None
     tries: int = 0
+    awaited: bool = False
 
     @property
     def key(self) -> str:
@@ -210,7 +212,8 @@ class Batch:
     def _failed(self, task: Task, error: Exception) -> None:
         """Try a command again later, or give it up."""
         if task.record is None:
-            raise error
+            self._failed_by_itself(task, error)
+            return
         tries = task.tries + 1
         insists = type(task.command) in self._domain.insists_on
         recovery = self._service.recovery
@@ -233,6 +236,19 @@ class Batch:
             reason = getattr(task.command, "reason", Reason.DEAD_LETTER)
             instead = substitute.model_validate({"order_id": order_id, "reason": reason})
             self._try(Task(instead, task.because))
+
+    def _failed_by_itself(self, task: Task, error: Exception) -> None:
+        """A command that no record has brought: the next one is the deadline's."""
+        if task.awaited:
+            raise error
+        name, order_id = _name(task.command), task.command.order_id
+        log.error("%s fails at %s for order %s: %r", self._wiring, name, order_id, error)
+        deadline = self._deadlines.get(order_id)
+        if deadline is not None and self._is_due(order_id):
+            delay = self._service.recovery.retry_delay(deadline.tries, order_id)
+            postponed = timestamp(self._now + delay)
+            self._deadlines.put(replace(deadline, due_at=postponed))
+            self.due.append(postponed)
 
     def _retry_later(self, task: Task, record: Record | Retry, tries: int, due: str) -> None:
         headers = tuple(record.headers)

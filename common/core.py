@@ -119,7 +119,8 @@ class Core:
         `partition` is that of the order's key, where all that follows will stay.
         """
         before = self.counts.copy()
-        outgoing = self._decide(transaction, [Task(command, origin(command.order_id, partition))], now)
+        task = Task(command, origin(command.order_id, partition), awaited=True)
+        outgoing = self._decide(transaction, [task], now)
         self._write_down(transaction, before)
         return outgoing
 

@@ -199,17 +199,17 @@ class Subscription:
         """What keeps the broker from serving us now; None if it does."""
         if self._consumer is None or not self.assigned.is_set():
             return "no partitions assigned yet"
-        return await self.silence()
+        return await self.silence(_ANSWER_LIMIT_S)
 
-    async def silence(self) -> str | None:
+    async def silence(self, limit_s: float) -> str | None:
         """Ask the broker: how it fails to answer, or None if it does, or if we are not connected yet."""
         if self._consumer is None or not self.assigned.is_set():
             return None
         try:
-            async with asyncio.timeout(_ANSWER_LIMIT_S):
+            async with asyncio.timeout(limit_s):
                 await self._consumer.topics()
         except TimeoutError:
-            return f"no answer within {_ANSWER_LIMIT_S:g} s"
+            return f"no answer within {limit_s:g} s"
         except KafkaError as error:
             return f"no answer: {error}"
         return None

@@ -18,6 +18,8 @@ from common.patience import Needed, Patience, short
 from common.subscription import Subscription
 
 _LOOK_EVERY_S: Final = 5.0
+_ANSWER_LIMIT_S: Final = 3.0
+"""Longer than a request for health can wait: what is said here is in the log."""
 _TRIAL: Final = "a trial"
 _REQUESTS: Final = "requests"
 
@@ -83,7 +85,7 @@ class Watch:
             self._patience.works(Needed.DATABASE, _TRIAL, _REQUESTS)
 
     async def _ask_broker(self) -> None:
-        reason = await self._subscription.silence()
+        reason = await self._subscription.silence(_ANSWER_LIMIT_S)
         if reason is None:
             self._patience.works(Needed.BROKER, _TRIAL)
         else:

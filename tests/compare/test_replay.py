@@ -12,13 +12,16 @@ import pytest
 from common.embedded import EmbeddedBroker
 from common.errors import BrokerError
 from common.runner import BrokerLink
+from common.services import PAYMENT
 from common.settings import Settings
 from compare.checks import Verdict
+from compare.engine import Surroundings
 from compare.observer import Observer
 from compare.plan import plan
-from compare.replay import _Lab, _runner
+from compare.replay import _Lab
 from compare.replay import replay as replay_in
 from compare.result import mode_result
+from compare.services import Services
 from tests.compare.recordings import CHOREOGRAPHED, PAID, scenario
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
@@ -61,7 +64,7 @@ async def test_an_observer_that_never_started_can_be_stopped() -> None:
 async def test_a_broker_that_goes_away_makes_the_verdict_unknown(embedded: EmbeddedBroker) -> None:
     """The replay ends at its limit, says how far it came, and cleans up without the broker."""
     late = scenario({**PAID, "at": 2}, timeout=4)
-    await embedded.create_topics(CHOREOGRAPHED.topics, 2)
+    await embedded.create_topics(CHOREOGRAPHED.all_topics, 2)
     going: list[asyncio.Task[None]] = []
 
     def leave(_ended: int, _total: int) -> None:
@@ -75,20 +78,26 @@ async def test_a_broker_that_goes_away_makes_the_verdict_unknown(embedded: Embed
     assert mode_result(late, recording).verdict is Verdict.UNKNOWN
 
 
-async def test_a_service_that_dies_ends_the_replay(embedded: EmbeddedBroker) -> None:
-    """Why it died is told at once, and not after the time limit that nothing could come of."""
+class JammedTill:
+    """A storage that can't be opened."""
 
-    def explode(*_: object) -> NoReturn:
+    tables = PAYMENT.storage.tables
+
+    def open(self) -> NoReturn:
+        """Fail."""
         raise RuntimeError("the till is jammed")
 
+
+async def test_a_service_that_dies_ends_the_replay(embedded: EmbeddedBroker) -> None:
+    """Why it died is told at once, and not after the time limit that nothing could come of."""
     services = [
-        replace(service, domain=replace(service.domain, decide=explode))
+        replace(service, domain=replace(service.domain, storage=JammedTill()))
         if service.name == "payment"
         else service
         for service in CHOREOGRAPHED.services
     ]
     jammed = replace(CHOREOGRAPHED, services=tuple(services))
-    await embedded.create_topics(jammed.topics, 2)
+    await embedded.create_topics(jammed.all_topics, 2)
     endless = scenario(PAID, timeout=600)
     recording = await replay_in(plan(endless, Settings().rules), jammed, link_to(embedded))
     assert recording.unfinished == "choreographed/payment has died: the till is jammed"
@@ -99,16 +108,31 @@ async def test_trouble_that_the_lab_knows_ends_the_replay(tmp_path: Path) -> Non
     """What a LabError says is why the recording is unfinished."""
     prepared = plan(scenario(PAID), Settings().rules)
     link = BrokerLink("127.0.0.1:1", partitions=1)
-    wiring = next(wiring for wiring in CHOREOGRAPHED.services if wiring.name == "order")
-    order = _runner(prepared, wiring, link, tmp_path)
     observer = Observer(link.bootstrap_servers, [], 1)
+    engine = Services(Surroundings(prepared, CHOREOGRAPHED, link, tmp_path, None), observer)
 
     async def fail() -> None:
         raise BrokerError("the broker is on fire")
 
     try:
-        lab = _Lab(prepared, {"order": order}, observer, lambda _ended, _total: None)
+        lab = _Lab(prepared, engine, observer, lambda _ended, _total: None)
         assert await lab.finish(fail) == "the broker is on fire"
     finally:
         await observer.stop()
-        await order.stop()
+        await engine.stop()
+
+
+async def test_an_outage_that_the_scenario_wants_is_none_of_the_replays_trouble(
+    embedded: EmbeddedBroker,
+) -> None:
+    """The services, the wire and the observer wait for the broker, and the verdict is on the saga."""
+    outage = {"fault": "broker_outage", "step": "pay", "at": "committed", "seconds": 0.5}
+    late = scenario(PAID, faults=[outage, {"fault": "delay", "step": "complete", "seconds": 0.2}])
+    await embedded.create_topics(CHOREOGRAPHED.all_topics, 2)
+    recording = await replay_in(
+        plan(late, Settings().rules), CHOREOGRAPHED, link_to(embedded), outage=embedded
+    )
+    assert recording.unfinished is None
+    assert mode_result(late, recording).verdict is Verdict.VALID
+    assert [strike.kind for strike in recording.strikes] == ["broker_outage", "delay"]
+    assert all(strike.over_ms is not None for strike in recording.strikes)
