@@ -199,15 +199,15 @@ FAULTS: Final = {
     "price that is no number": (changed("200.50", ".nan"), ":6: not valid YAML: .nan is no finite number."),
     "bad status": (
         changed("      status: FAILED", "      status: DONE"),
-        ":14: orders.1.expect.status: Input should be 'COMPLETED' or 'FAILED' (it is 'DONE')",
+        ":14: orders.1.expect.status: Input should be 'COMPLETED', 'FAILED' or 'COMPENSATION_FAILED'",
     ),
     "bad reason": (
         changed("reason: out_of_stock", "reason: bored"),
-        ":8: orders.0.expect.reason: Input should be 'unknown_item', 'out_of_stock' or 'payment_declined'",
+        ":8: orders.0.expect.reason: Input should be 'unknown_item', 'out_of_stock', 'payment_declined', ",
     ),
     "a reason to complete": (
         changed("      status: FAILED", "      status: COMPLETED\n      reason: out_of_stock"),
-        ":15: orders.1.expect.reason: only a FAILED order has a reason; leave it out",
+        ":15: orders.1.expect.reason: a COMPLETED order has no reason; leave it out",
     ),
     "a split that doesn't cover the count": (
         changed("completed: 1, failed: 1", "completed: 1, failed: 2"),
@@ -232,6 +232,49 @@ FAULTS: Final = {
     "a name that is too long": (
         GOOD + f"name: {'x' * 61}\n",
         ":17: name: String should match pattern",
+    ),
+    "a fault without a step": (
+        GOOD + "faults:\n  - fault: crash\n",
+        ":18: faults.0: a crash strikes at a step; add `step`",
+    ),
+    "a fault that nobody knows": (
+        GOOD + "faults:\n  - {fault: crush, step: pay}\n",
+        ":18: faults.0.fault: Input should be 'crash', ",
+    ),
+    "a misspelt field of a fault": (
+        GOOD + "faults:\n  - fault: crash\n    step: pay\n    att: before\n",
+        ":20: faults.0.att: unknown field; did you mean `at`?",
+    ),
+    "a fault in the past": (
+        GOOD + "faults:\n  - fault: delay\n    step: pay\n    seconds: -1\n",
+        ":20: faults.0.seconds: only a clock can be behind; give a positive number",
+    ),
+    "a fault of an order that isn't there": (
+        GOOD + "faults:\n  - fault: crash\n    step: pay\n    order: rice\n",
+        ":20: faults.0.order: no order is named 'rice'",
+    ),
+    "patience that nobody has": (
+        GOOD + "recovery: {step_timeout: 0}\n",
+        ":17: recovery.step_timeout: Input should be greater than 0 (it is 0)",
+    ),
+    "a misspelt field of patience": (
+        GOOD + "recovery: {step_timeot: 1}\n",
+        ":17: recovery.step_timeot: unknown field; did you mean `step_timeout`?",
+    ),
+    "a bad status in one mode": (
+        changed(
+            "    expect:\n      status: FAILED",
+            "    expect:\n      orchestrated: FAILED\n      choreographed: LOST",
+        ),
+        ":15: orders.1.expect.choreographed.status: Input should be 'COMPLETED', ",
+    ),
+    "an expectation for one mode only": (
+        changed("    expect:\n      status: FAILED", "    expect:\n      orchestrated: FAILED"),
+        ":13: orders.1.expect.choreographed: is missing; add it",
+    ),
+    "a cancel that nobody knows": (
+        changed("    after: race", "    after: race\n    cancel: {when: 3}"),
+        ":13: orders.1.cancel.when: unknown field; ",
     ),
     "no orders": (
         "description: none\norders: []\n",
@@ -327,7 +370,7 @@ def test_an_unknown_name_is_answered_with_a_near_one() -> None:
     """A typo in a name is answered with the name that is meant, and anything else with all there are."""
     with pytest.raises(ScenarioError, match=r"No scenario is named 'hapy-path'; did you mean 'happy-path'\?"):
         find_scenario("hapy-path")
-    with pytest.raises(ScenarioError, match=r"the built-in ones are duplicate-delivery, .*its path"):
+    with pytest.raises(ScenarioError, match=r"the built-in ones are always-failing-record, .*its path"):
         find_scenario("zzz")
 
 
