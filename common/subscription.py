@@ -170,18 +170,16 @@ class Subscription:
         return sorted({where.partition for where in ours})
 
     async def caught_up(self) -> bool:
-        """Whether `poll` has returned all that the broker had when it was last asked."""
+        """Whether `poll` has returned all that the broker has at this moment; not if it doesn't answer."""
         if self._consumer is None or not self.assigned.is_set():
             return False
         try:
-            for where in self._consumer.assignment():
-                end = self._consumer.highwater(where)
-                # Without an end, the broker has not been asked yet; with one, there is a position.
-                if end is None or await self._consumer.position(where) < end:
-                    return False
-        except KafkaError:  # a rebalance has come between
+            async with asyncio.timeout(_ANSWER_LIMIT_S):
+                ends = await self._consumer.end_offsets(self._consumer.assignment())
+                positions = [await self._consumer.position(where) for where in ends]
+        except (TimeoutError, KafkaError):  # it is away, or a rebalance has come between
             return False
-        return True
+        return all(position >= end for position, end in zip(positions, ends.values(), strict=True))
 
     def partitions_to_sweep(self) -> list[int]:
         """The partitions whose outbox may hold what another instance has left there.

@@ -31,11 +31,15 @@ from common.command_line import EX_USAGE, Parser
 from common.errors import ConfigurationError, LabError
 from common.settings import Settings, describe_settings, is_address, load_settings
 from compare.checks import Verdict, verdict_of
+from compare.dlq_command import add_dlq
 from compare.lab import EMBEDDED, MODES, Lab, open_broker
+from compare.processes import Processes
 from compare.report import Report
 from compare.result import ResultDocument, ScenarioResult, setup
 from compare.scenario import Scenario
 from compare.scenario_files import built_in_scenarios, find_scenario
+from compare.services import Services
+from compare.soak_command import add_soak
 
 INTERRUPTED: Final = 130
 EXIT_CODES: Final = {Verdict.VALID: 0, Verdict.INVALID: 1, Verdict.UNKNOWN: 2}
@@ -75,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return EX_USAGE
     except LabError as error:
-        print(f"Could not be judged: {error}", file=sys.stderr)
+        print(f"Could not be {arguments.meant}: {error}", file=sys.stderr)
         return EXIT_CODES[Verdict.UNKNOWN]
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
@@ -97,9 +101,12 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EPILOG + describe_settings(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.set_defaults(meant="judged")
     parser.add_argument("--version", action="version", version=f"saga-lab {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
+    add_soak(commands, EXIT_CODES.__getitem__)
+    add_dlq(commands)
     listing = commands.add_parser("list", help="list the built-in scenarios")
     listing.set_defaults(do=_list)
     show = commands.add_parser("show", help="describe a scenario: its orders and what is expected of them")
@@ -135,6 +142,13 @@ def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
         help="the broker to use (default: KAFKA_BOOTSTRAP_SERVERS, else embedded)",
     )
     run.add_argument("--mode", choices=["both", *MODES], default="both", help="replay in one mode only")
+    run.add_argument(
+        "--processes",
+        action="store_true",
+        help="run each service in a process of its own, which a crash ends by SIGKILL and a stop holds up by "
+        "SIGSTOP; slower, for each has to start (default: all in this process, where a crash is the death of "
+        "the service's task)",
+    )
     run.add_argument(
         "--order", metavar="N", type=_positive, help="of several orders, show the trace of the Nth"
     )
@@ -202,15 +216,21 @@ async def _replay_all(
             progress.update(task, description=f"{scenario}, {mode}", completed=ended, total=total)
 
         async with open_broker(address, settings) as broker:
-            lab = Lab(broker, settings, modes, told)
+            lab = Lab(broker, settings, modes, told, Processes if arguments.processes else Services)
             for scenario in scenarios:
+                if (why_not := lab.why_not(scenario)) is not None:
+                    # What was asked for by name must not be missing without an error.
+                    if arguments.scenarios:
+                        raise ConfigurationError(f"{scenario.name} can't be replayed here: {why_not}.")
+                    print(f"Left out: {scenario.name}: {why_not}.", file=sys.stderr)
+                    continue
                 results.append(await lab.replay(scenario))
                 progress.stop()
                 report.scenario(results[-1], arguments.order)
                 progress.start()
     documents.append(
         ResultDocument(
-            setup=setup(broker.name, broker.fetch_max_wait_ms, settings),
+            setup=setup(broker.name, broker.fetch_max_wait_ms, settings, processes=arguments.processes),
             verdict=verdict_of(result.verdict for result in results),
             scenarios=tuple(results),
         )

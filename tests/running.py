@@ -12,7 +12,7 @@ from typing import TypeVar
 from sqlalchemy import select
 
 from common.core import Core
-from common.domain.order import Order, OrderStatus
+from common.domain.order import ENDS, Order
 from common.publisher import KafkaPublisher
 from common.runner import BrokerLink, Runner
 from common.services import ORDERS
@@ -61,7 +61,7 @@ async def running_mode(
     mode: Mode, folder: Path, broker: Broker, *, sole_instance: bool = False
 ) -> AsyncIterator[dict[str, Runner]]:
     """All services of a mode, with 100 laptops in stock."""
-    await broker.create_topics(sorted(mode.topics), PARTITIONS)
+    await broker.create_topics(mode.all_topics, PARTITIONS)
     runners = {}
     for wiring in mode.services:
         core = open_core(wiring, folder)
@@ -89,7 +89,7 @@ async def ended(runner: Runner, order_id: str) -> Order:
 
     async def look() -> Order | None:
         order = await asyncio.to_thread(stored_order, runner.core, order_id)
-        return order if order and order.status is not OrderStatus.PENDING else None
+        return order if order and order.status in ENDS else None
 
     found = await until(look)
     assert found is not None

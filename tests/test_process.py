@@ -22,6 +22,7 @@ from common.databases import data_place
 from common.errors import ConfigurationError
 from common.ports import bind
 from common.process import main
+from common.recovery import Recovery
 from common.services import ORDERS, STOCK, fill_stock
 from common.settings import Settings, describe_settings, is_address, load_settings
 from common.store.database import Database
@@ -110,6 +111,16 @@ def test_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     assert settings.http_port is None
     assert settings.rules.payment_limit_cents == 19_99
     assert settings.kafka_bootstrap_servers == "a:9092,[::1]:9092"
+
+
+def test_patience_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting of the services' patience has its place, and by default all are as they were made."""
+    assert load_settings().recovery == Recovery()
+    names = ["RETRY_FIRST_DELAY", "RETRY_MAX_DELAY", "RETRY_TRIES", "UNDO_TRIES"]
+    names += ["STEP_TIMEOUT", "ORDER_TIMEOUT", "DEADLINE_TRIES", "DEDUPE_WINDOW_HOURS"]
+    for number, name in enumerate(names, 2):
+        monkeypatch.setenv(name, str(number))
+    assert load_settings().recovery == Recovery(2, 3, 4, 5, 6, 7, 8, 9 * 3600)
 
 
 def test_a_secret_setting(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

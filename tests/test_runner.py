@@ -38,7 +38,7 @@ INVENTORY = choreographed.MODE.service("inventory")
 @pytest.fixture
 async def broker(embedded: EmbeddedBroker) -> Embedded:
     """An embedded broker with the topics of the choreographed mode."""
-    await embedded.create_topics(sorted(choreographed.MODE.topics), PARTITIONS)
+    await embedded.create_topics(choreographed.MODE.all_topics, PARTITIONS)
     return Embedded(embedded)
 
 
@@ -99,10 +99,10 @@ async def test_commits(broker: Embedded, tmp_path: Path) -> None:
             await send(broker, "orders.events", [b"the last"], partition=1)
 
             async def consumed(runner: Runner = runner, count: int = expected + 1) -> bool:
-                return runner.core.counts["unreadable"] >= count
+                return runner.core.counts["dead_letter"] >= count
 
             await until(consumed)
-            assert runner.core.counts["unreadable"] == expected + 1
+            assert runner.core.counts["dead_letter"] == expected + 1
 
 
 async def test_resumes_after_a_crash(broker: Embedded, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ async def test_waits_for_the_database(embedded: EmbeddedBroker, tmp_path: Path) 
             await orders.submit(lambda _: place_order(1))
 
             async def in_trouble() -> bool:
-                return "database is locked" in str((await inventory.readiness()).broker)
+                return "database is locked" in str((await inventory.readiness()).database)
 
             await until(in_trouble)
         other.database.close()

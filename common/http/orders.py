@@ -7,6 +7,7 @@ from http import HTTPStatus
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Header
+from pydantic import WithJsonSchema
 
 from common.http.asking import Asked, Asking
 from common.http.exact_json import MAX_BODY_BYTES, ExactJSONRoute
@@ -35,9 +36,11 @@ Prefer = Annotated[
     list[str] | None,
     Header(
         alias="Prefer",
-        description=f"`wait=N` (RFC 7240) waits up to N seconds, {MAX_WAIT_S} at most, for the order's end",
-        examples=[["wait=5"]],
+        description=f"`wait=N` (RFC 7240) waits up to N seconds, {MAX_WAIT_S} at most, for the order's end; "
+        "other preferences are ignored",
     ),
+    # It may come on several lines, but whatever it says is valid: what makes no sense is ignored.
+    WithJsonSchema({"type": "string", "examples": ["wait=5"]}),
 ]
 
 _LOCATION: Final = {"Location": {"description": "where the order is", "schema": {"type": "string"}}}

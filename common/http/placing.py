@@ -36,6 +36,7 @@ from common.http.waiting import FIND_ORDER, Waiting
 from common.messages import PlaceOrder
 from common.patience import short
 from common.runner import Runner
+from common.store.journal import claim_key
 from common.store.schema import IDEMPOTENCY
 
 log = logging.getLogger(__name__)
@@ -71,19 +72,10 @@ class _Placement:
         Raises:
             ProblemError: the key was used for another order.
         """
-        if self.key is not None:
-            earlier = transaction.execute(select(IDEMPOTENCY).where(IDEMPOTENCY.c.key == self.key)).first()
-            if earlier is not None:
-                self._repeat(transaction, earlier)
-                return None
-            claim = IDEMPOTENCY.insert().values(
-                key=self.key,
-                fingerprint=_fingerprint(self.command),
-                order_id=self.command.order_id,
-                answered=_OPEN if self.waits else HTTPStatus.ACCEPTED,
-                claimed_at=timestamp(datetime.now(UTC)),
-            )
-            transaction.execute(claim)
+        if self.key is not None and not self._claim(transaction, self.key):
+            earlier = transaction.execute(select(IDEMPOTENCY).where(IDEMPOTENCY.c.key == self.key)).one()
+            self._repeat(transaction, earlier)
+            return None
         # The row is read as the last act of the transaction that writes it: a later read might fail, with the
         # order in place.
         event.listen(transaction, "commit", self._read)
@@ -93,6 +85,17 @@ class _Placement:
         """Record the order's end as the answer, unless a repeat has been told its beginning meanwhile."""
         if not self._record(transaction, HTTPStatus.CREATED):
             self.answered = HTTPStatus.ACCEPTED
+
+    def _claim(self, transaction: Connection, key: str) -> bool:
+        """Claim the key, unless it is claimed; of two instances at once, the second waits for the first."""
+        row = {
+            "key": key,
+            "fingerprint": _fingerprint(self.command),
+            "order_id": self.command.order_id,
+            "answered": _OPEN if self.waits else HTTPStatus.ACCEPTED,
+            "claimed_at": timestamp(datetime.now(UTC)),
+        }
+        return claim_key(transaction, row)
 
     def _repeat(self, transaction: Connection, earlier: Any) -> None:  # noqa: ANN401 - a row
         if earlier.fingerprint != _fingerprint(self.command):

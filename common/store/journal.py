@@ -190,6 +190,12 @@ def clean_up(transaction: Connection, received_before: str, first_id: str, most:
     return len(ids)
 
 
+def claim_key(transaction: Connection, row: Mapping[str, Any]) -> bool:
+    """Enter an idempotency key; whether it was not there before."""
+    insert = _INSERT[transaction.dialect.name](IDEMPOTENCY).on_conflict_do_nothing()
+    return transaction.scalar(insert.returning(IDEMPOTENCY.c.key), row) is not None
+
+
 def forget_keys(transaction: Connection, claimed_before: str) -> None:
     """Forget idempotency keys from before a time."""
     transaction.execute(delete(IDEMPOTENCY).where(IDEMPOTENCY.c.claimed_at < claimed_before))

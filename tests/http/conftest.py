@@ -33,7 +33,6 @@ from tests.running import NOWHERE, new_runner, running_mode, stored_order
 
 def app_of(runner: Runner, closing: asyncio.Event | None = None) -> FastAPI:
     """The application, as the service's process makes it."""
-    IDEMPOTENCY.create(runner.core.database.engine, checkfirst=True)
     return create_app(runner, [SAGAS], closing)
 
 

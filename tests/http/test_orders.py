@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import Any
 
@@ -331,6 +332,19 @@ async def test_another_order_under_the_same_key(service: OrderService) -> None:
     answer = await service.client.post("/orders", json=TOO_DEAR, headers=key)
     assert (answer.status_code, answer.json()["type"]) == (422, "urn:saga-lab:problem:idempotency-key-reused")
     assert service.counts() == (1, 1, 1)
+
+
+async def test_a_key_is_forgotten_after_the_window(service: OrderService) -> None:
+    """A key holds for as long as the ids of messages are kept; then it is free again."""
+    key = {"Idempotency-Key": "weekly"}
+    core, week = service.runner.core, timedelta(days=7)
+    before = datetime.now(UTC)
+    await service.client.post("/orders", json=LAPTOP, headers=key)
+    core.clean_up(before + week)
+    assert service.counts() == (1, 1, 1)
+    core.clean_up(datetime.now(UTC) + week + timedelta(seconds=1))
+    assert service.counts() == (1, 1, 0)
+    assert (await service.client.post("/orders", json=TOO_DEAR, headers=key)).status_code == 202
 
 
 async def test_many_at_once_under_one_key(service: OrderService) -> None:

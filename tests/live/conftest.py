@@ -147,6 +147,7 @@ def clean_environment(**more: str) -> dict[str, str]:
         "KAFKA_",
         "HTTP_",
         "DATA_DIR",
+        "DATABASE_URL",
         "TOPIC_",
         "FETCH_",
         "MAX_POLL",

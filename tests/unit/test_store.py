@@ -22,8 +22,9 @@ from common.messages import Reason, ReleaseInventory, ReserveInventory, Step
 from common.services import INVENTORY, ORDER, RESERVATIONS, STOCK
 from common.services import fill_stock as fill_stock_once
 from common.store.database import Database
-from common.store.journal import add_to_outbox, unsent
+from common.store.journal import add_to_outbox, claim_key, unsent
 from common.store.rows import LoadedRows, RowTable
+from common.store.schema import IDEMPOTENCY
 from orchestrated.orchestrator import SAGAS
 from orchestrated.saga import OrderSaga, SagaState
 from tests.databases import Databases
@@ -267,6 +268,24 @@ def test_instances_that_start_at_once_share_what_they_make(databases: Databases,
         with each.read() as connection:
             assert available(connection) == 5
         each.close()
+
+
+def test_of_instances_that_claim_a_key_at_once_one_gets_it(databases: Databases, tmp_path: Path) -> None:
+    """The others wait for it, and find the key there; none of them fails."""
+    together = Barrier(4)
+    instances = [databases.open("some", tmp_path, [*TABLES, IDEMPOTENCY]) for _ in range(4)]
+
+    def claim(number: int) -> bool:
+        row = {"key": "k", "fingerprint": "f", "order_id": str(number), "answered": 202, "claimed_at": "now"}
+        together.wait()
+        with instances[number].write() as transaction:
+            return claim_key(transaction, row)
+
+    with ThreadPoolExecutor(4) as threads:
+        claims = list(threads.map(claim, range(4)))
+    assert sorted(claims) == [False, False, False, True]
+    for instance in instances:
+        instance.close()
 
 
 def test_what_only_reads_cannot_write(database: Database) -> None:
