@@ -131,7 +131,7 @@ class Pump:
     """All services of a mode over one small broker; they begin with what it and their databases hold.
 
     `copies` is how often each record is delivered. With a `shuffle`, services, partitions and the sizes of
-    batches take turns at random; without one, in a fixed order. `probe` makes the one that all services share.
+    batches take turns at random; without one, in a fixed order. `probe` makes a probe for all services.
     """
 
     def __init__(
@@ -201,6 +201,7 @@ class Pump:
             {},
             broker=deepcopy(self.broker),
             copies=self._copies,
+            shuffle=self._shuffle,
             databases=self._databases,
             recovery=self._recovery,
             probe=self._probe,

@@ -20,6 +20,7 @@ from common.envelope import (
     Cause,
     Outgoing,
     cause,
+    inbox_key,
     open_envelope,
     origin,
     parse,
@@ -27,7 +28,7 @@ from common.envelope import (
     seal,
     timestamp,
 )
-from common.errors import UnreadableRecordError
+from common.errors import NewerSchemaError, UnreadableRecordError
 from common.messages import (
     MESSAGES,
     Charge,
@@ -36,6 +37,7 @@ from common.messages import (
     OrderCreated,
     Reason,
     ReserveInventory,
+    SagaStarted,
 )
 from tests.pump import NOW, Delivered, delivered, order_id
 
@@ -96,6 +98,7 @@ def test_a_message_comes_out_as_it_went_in(message: Message, now: datetime, part
 def test_an_independent_implementation_reads_it(message: Message) -> None:
     """The CloudEvents SDK takes the record for a valid event in Kafka's binary mode."""
     record = seal(message, ORIGIN, source="/mode/service", topic="some.topic", index=0, now=NOW)
+    assert record.value is not None
     as_read_by_others = KafkaMessage(dict(record.headers), record.key, record.value)
     event = from_binary(as_read_by_others, JSONFormat())
     assert (event.get_specversion(), event.get_type()) == ("1.0", type(message).__name__)
@@ -130,6 +133,21 @@ def test_a_header_that_is_no_text_makes_a_record_unreadable() -> None:
     """The error says where the record is and what is wrong with the header."""
     with pytest.raises(UnreadableRecordError, match=r"orders\.events\[2\]@7: .*can't decode byte 0xff"):
         open_envelope(with_headers(ce_subject=b"\xff"))
+
+
+@pytest.mark.parametrize("name", ["ce_id", "ce_subject", "ce_correlationid", "ce_causationid"])
+@pytest.mark.parametrize("text", [b"", b"a\x00b", b"x\nERROR a forged line", b"x" * 401])
+def test_an_id_that_a_database_cannot_hold_makes_a_record_unreadable(name: str, text: bytes) -> None:
+    """An id that can't be stored would fail the whole batch, again and again."""
+    with pytest.raises(UnreadableRecordError, match=rf"@7: {name} is too long, or no text"):
+        open_envelope(with_headers(**{name: text}))
+
+
+@pytest.mark.parametrize("attempt", [b"", b"0", b"-1", b"1.5", b"two", b"1" * 10])
+def test_an_attempt_that_is_none_makes_a_record_unreadable(attempt: bytes) -> None:
+    """Attempts are counted from 1."""
+    with pytest.raises(UnreadableRecordError, match="ce_attempt is no attempt"):
+        open_envelope(with_headers(ce_attempt=attempt))
 
 
 def test_a_header_without_a_value_makes_a_record_unreadable() -> None:
@@ -190,7 +208,7 @@ def test_text_that_a_log_or_a_database_cannot_hold_is_refused(text: str) -> None
 
 def test_fields_that_are_not_known_are_tolerated() -> None:
     """An older consumer reads what a newer producer tells."""
-    body = json.loads(sealed().value) | {"gift_wrapping": True}
+    body = json.loads(sealed().value or b"") | {"gift_wrapping": True}
     newer = replace(delivered(sealed()), value=json.dumps(body).encode())
     assert read_message(newer)[1] == CREATED
 
@@ -201,10 +219,26 @@ def test_a_type_that_is_not_known_is_unreadable() -> None:
         read_message(with_headers(ce_type=b"PlaceOrder"))
 
 
+@pytest.mark.parametrize("schema", [b"urn:saga-lab:OrderCreated:2", b"urn:saga-lab:Renamed:3"])
+def test_a_newer_schema_is_told_apart_from_a_broken_record(schema: bytes) -> None:
+    """What a newer major version means can't be known, so its body isn't even looked at."""
+    newer = replace(with_headers(ce_dataschema=schema), value=b"?")
+    with pytest.raises(NewerSchemaError, match=r"schema version [23], but only 1 is known here"):
+        parse(newer, OrderCreated)
+
+
+@pytest.mark.parametrize(
+    "schema", [b"urn:saga-lab:OrderCreated:1", b"urn:saga-lab:OrderCreated:0", b"", b"https://a/b/2", b"\xff"]
+)
+def test_any_other_schema_is_no_reason_to_refuse_a_record(schema: bytes) -> None:
+    """A version that is known, or a name that is none of the lab's, says nothing against the body."""
+    assert parse(with_headers(ce_dataschema=schema), OrderCreated) == CREATED
+
+
 def test_what_is_not_carried_is_not_written() -> None:
     """An absent charge costs no bytes in the orchestrated mode."""
     reserve = ReserveInventory(order_id=ID, item="laptop", quantity=2)
-    assert b"charge" not in sealed(reserve).value
+    assert json.loads(sealed(reserve).value or b"") == {"order_id": ID, "item": "laptop", "quantity": 2}
 
 
 def test_ids_are_derived_from_the_cause_and_begin_with_the_order_id() -> None:
@@ -222,6 +256,29 @@ def test_ids_are_derived_from_the_cause_and_begin_with_the_order_id() -> None:
     assert re.fullmatch(f"{ID}-[0-9a-f]{{16}}", first.id)
 
 
+def test_a_message_that_is_told_again_keeps_its_id_and_counts_its_attempts() -> None:
+    """Only the header and what the inbox knows it by tell the attempts apart; the first needs no header."""
+    first, second = sealed(), sealed(because=replace(ORIGIN, attempt=2))
+    assert (second.id, second.key, second.value) == (first.id, first.key, first.value)
+    assert dict(second.headers) == {**dict(first.headers), "ce_attempt": b"2"}
+    one, two = open_envelope(delivered(first)), open_envelope(delivered(second))
+    assert ((one.id, one.attempt), (two.id, two.attempt)) == ((first.id, 1), (first.id, 2))
+    assert (one.key, two.key) == (first.id, f"{first.id}~2") == (inbox_key(one.id, 1), inbox_key(one.id, 2))
+
+
+def test_an_answer_takes_the_attempt_of_its_question_over() -> None:
+    """A question that comes again is answered again, in a record that is news to whoever missed the first."""
+    question = delivered(sealed(because=replace(ORIGIN, attempt=3)))
+    because = cause(open_envelope(question), 2)
+    answers = [sealed(InventoryReserved(order_id=ID, item="laptop", quantity=2), because) for _ in range(2)]
+    envelope = open_envelope(delivered(answers[0]))
+    assert (because.attempt, envelope.attempt) == (3, 3)
+    first_answer = sealed(
+        InventoryReserved(order_id=ID, item="laptop", quantity=2), replace(because, attempt=1)
+    )
+    assert first_answer.id == answers[0].id == answers[1].id
+
+
 @given(*([st.tuples(st.uuids().map(str), st.sampled_from(["/a/b", "/a/c", "/d/b"]), st.integers(0, 5))] * 2))
 def test_another_index_cause_or_source_gives_another_id(
     one: tuple[str, str, int], other: tuple[str, str, int]
@@ -234,15 +291,17 @@ def test_another_index_cause_or_source_gives_another_id(
     assert (message_id(*one) == message_id(*other)) == (one == other)
 
 
-def test_index_cause_and_source_each_make_a_difference() -> None:
-    """Changing any one of the three, and nothing else, changes the id."""
+def test_type_index_cause_and_source_each_make_a_difference() -> None:
+    """Changing any one of the four, and nothing else, changes the id."""
+    placed = SagaStarted(**CREATED.model_dump())
     ids = {
+        sealed(placed).id,
         sealed().id,
         sealed(index=1).id,
         sealed(source="/choreographed/payment").id,
         sealed(because=replace(ORIGIN, id="another")).id,
     }
-    assert len(ids) == 4
+    assert len(ids) == 5
 
 
 @given(st.uuids(), st.integers(0, 3))

@@ -10,7 +10,9 @@ from common.errors import WiringError
 from common.messages import (
     InventoryRejected,
     InventoryReleased,
+    InventoryReleaseFailed,
     InventoryReserved,
+    Message,
     PaymentDeclined,
     PaymentProcessed,
     PlaceOrder,
@@ -23,7 +25,7 @@ from common.messages import (
     SagaFailed,
     SagaStarted,
 )
-from common.process_table import ProcessTable, Row, row
+from common.process_table import ProcessTable, Row, late, row
 
 
 def reserve(saga: str) -> ReserveInventory:
@@ -57,7 +59,16 @@ REJECTED: Final = row("RESERVING", InventoryRejected, "BAD", end)
 PAID: Final = row("PAYING", PaymentProcessed, "GOOD", end)
 DECLINED: Final = row("PAYING", PaymentDeclined, "UNDOING", release)
 RELEASED: Final = row("UNDOING", InventoryReleased, "BAD", end)
-SOUND: Final = (START, RESERVED, REJECTED, PAID, DECLINED, RELEASED)
+LATE: Final = (
+    *late("PAYING", InventoryReserved, InventoryRejected),
+    *late("UNDOING", InventoryReserved, InventoryRejected, PaymentProcessed, PaymentDeclined),
+    *late("GOOD", InventoryReserved, InventoryRejected, PaymentProcessed, PaymentDeclined),
+    *late("BAD", InventoryReserved, InventoryRejected, PaymentProcessed, PaymentDeclined),
+    *late("BAD", InventoryReleased, InventoryReleaseFailed),
+)
+"""What may come once more, or after something else has been quicker."""
+NOT_RELEASED: Final = row("UNDOING", InventoryReleaseFailed, "UNDOING", release)
+SOUND: Final = (START, RESERVED, REJECTED, PAID, DECLINED, RELEASED, NOT_RELEASED, *LATE)
 
 
 def table(*rows: Row, ends: frozenset[str] = frozenset({"GOOD", "BAD"})) -> ProcessTable:
@@ -70,6 +81,11 @@ def without(unwanted: Row, *added: Row) -> tuple[Row, ...]:
     return (*(one for one in SOUND if one is not unwanted), *added)
 
 
+def late_at(at: str, on: type[Message]) -> Row:
+    """One of the sound table's rows for what comes late."""
+    return next(one for one in LATE if (one.at, one.on) == (at, on))
+
+
 def test_a_sound_table_finds_its_rows() -> None:
     """Given a sound table, each row is found by its state and message, and nothing else is."""
     sound = table(*SOUND)
@@ -80,11 +96,25 @@ def test_a_sound_table_finds_its_rows() -> None:
 def test_a_table_says_what_each_message_may_lead_to() -> None:
     """The messages that may be sent because of another are merged over all of its rows, each named once."""
     again = row("UNDOING", InventoryRejected, "BAD", end)
-    late = row("UNDOING", PaymentDeclined, "UNDOING", release)
-    sends = table(*SOUND, again, late).sends
+    sends = table(*without(late_at("UNDOING", InventoryRejected), again)).sends
     assert sends[SagaStarted] == (ReserveInventory,)
     assert sends[InventoryRejected] == (SagaCompleted, SagaFailed)
     assert sends[PaymentDeclined] == (ReleaseInventory,)
+    assert sends[InventoryReleased] == (SagaCompleted, SagaFailed)
+
+
+def test_a_late_row_changes_and_sends_nothing() -> None:
+    """What comes late has a row of its own, which says so; a row that moves or sends is none."""
+    one = late_at("GOOD", PaymentProcessed)
+    assert (one.to, one.send, one.sends, one.stays) == ("GOOD", None, (), True)
+    assert not PAID.stays
+    assert not NOT_RELEASED.stays
+
+
+def test_an_end_may_be_told_again() -> None:
+    """A row may stay at an end and tell it once more, which is no way out of it."""
+    again = row("GOOD", SagaStarted, "GOOD", end)
+    assert table(*SOUND, again).find("GOOD", SagaStarted) is again
 
 
 FAULTS: Final[dict[str, tuple[tuple[Row, ...], str]]] = {
@@ -108,20 +138,39 @@ FAULTS: Final[dict[str, tuple[tuple[Row, ...], str]]] = {
         without(PAID, row("PAYING", PaymentProcessed, "BAD", end)),
         "GOOD can't be reached from NEW",
     ),
-    "end with rows": (
-        (*SOUND, row("GOOD", InventoryReleased, "BAD", end)),
-        "GOOD is an end, but has rows",
+    "end that is left": (
+        without(late_at("BAD", PaymentDeclined), row("BAD", PaymentDeclined, "GOOD", end)),
+        "BAD is an end, but its row on PaymentDeclined goes on",
+    ),
+    "end that commands": (
+        without(late_at("BAD", PaymentDeclined), row("BAD", PaymentDeclined, "BAD", release)),
+        "BAD is an end, but its row on PaymentDeclined goes on",
     ),
     "answer without a row": (
         without(DECLINED),
         "no row at PAYING on PaymentDeclined, an answer to ProcessPayment",
+    ),
+    "late answer without a row": (
+        without(late_at("UNDOING", PaymentProcessed)),
+        "no row at UNDOING on PaymentProcessed, an answer to ProcessPayment",
+    ),
+    "late answer without a row at an end": (
+        without(late_at("GOOD", InventoryReserved)),
+        "no row at GOOD on InventoryReserved, an answer to ReserveInventory",
+    ),
+    "failing undo without a row": (
+        without(NOT_RELEASED),
+        "no row at UNDOING on InventoryReleaseFailed, an answer to ReleaseInventory",
     ),
     "unknown command": (
         without(DECLINED, row("PAYING", PaymentDeclined, "UNDOING", place)),
         "nobody answers the PlaceOrder that is sent at PAYING",
     ),
     "missing undo": (
-        without(DECLINED, row("PAYING", PaymentDeclined, "BAD", end)),
+        (
+            *(one for one in SOUND if one is not DECLINED and one.at != "UNDOING"),
+            row("PAYING", PaymentDeclined, "BAD", end),
+        ),
         "nothing undoes ReserveInventory: no row sends ReleaseInventory",
     ),
 }

@@ -11,22 +11,31 @@ import orchestrated
 from choreographed.payment import process_payment
 from common.errors import UnreadableRecordError
 from common.messages import (
+    CancelPayment,
+    CancelSaga,
     Charge,
     CompleteOrder,
+    FailCompensation,
     FailOrder,
     InventoryRejected,
     InventoryReleased,
+    InventoryReleaseFailed,
     InventoryReserved,
     Message,
+    OrderAborted,
+    OrderCancelRequested,
     OrderCreated,
     PaymentDeclined,
     PaymentProcessed,
     PaymentRefunded,
+    PaymentRefundFailed,
     ProcessPayment,
     Reason,
     RefundPayment,
     ReleaseInventory,
     ReserveInventory,
+    RetryCompensation,
+    SagaCompensationFailed,
     SagaCompleted,
     SagaFailed,
     SagaStarted,
@@ -40,36 +49,50 @@ CREATED: Final = OrderCreated(order_id=ID, customer_id="alice", item="laptop", q
 STARTED: Final = SagaStarted(order_id=ID, customer_id="alice", item="laptop", quantity=2, price_cents=100_00)
 RESERVED: Final = InventoryReserved(order_id=ID, item="laptop", quantity=2)
 REJECTED: Final = InventoryRejected(order_id=ID, reason=Reason.OUT_OF_STOCK)
-RELEASED: Final = InventoryReleased(order_id=ID, reason=DECLINED)
+RELEASED: Final = InventoryReleased(order_id=ID, reason=DECLINED, item="laptop", quantity=2)
+NOT_RELEASED: Final = InventoryReleaseFailed(order_id=ID, reason=DECLINED)
 PAID: Final = PaymentProcessed(order_id=ID, amount_cents=200_00)
 NOT_PAID: Final = PaymentDeclined(order_id=ID, reason=DECLINED)
-REFUNDED: Final = PaymentRefunded(order_id=ID, reason=DECLINED)
+REFUNDED: Final = PaymentRefunded(order_id=ID, reason=DECLINED, amount_cents=200_00)
+NOT_REFUNDED: Final = PaymentRefundFailed(order_id=ID, reason=DECLINED)
+ABORTED: Final = OrderAborted(order_id=ID, reason=DECLINED)
+CANCEL_REQUESTED: Final = OrderCancelRequested(order_id=ID)
+CANCEL_SAGA: Final = CancelSaga(order_id=ID)
+CANCEL_PAYMENT: Final = CancelPayment(order_id=ID, reason=Reason.CANCELLED)
+RETRY: Final = RetryCompensation(order_id=ID)
 RESERVE: Final = ReserveInventory(order_id=ID, item="laptop", quantity=2)
 RELEASE: Final = ReleaseInventory(order_id=ID, reason=DECLINED)
 PAY: Final = ProcessPayment(order_id=ID, customer_id="alice", amount_cents=200_00)
 REFUND: Final = RefundPayment(order_id=ID, reason=DECLINED)
 FAILED: Final = FailOrder(order_id=ID, reason=DECLINED)
 COMPLETED: Final = CompleteOrder(order_id=ID)
+STUCK: Final = FailCompensation(order_id=ID, reason=DECLINED)
 
 CHOREOGRAPHED: Final[list[tuple[str, Message, Message]]] = [
     ("order", PAID, COMPLETED),
     ("order", REJECTED, FailOrder(order_id=ID, reason=Reason.OUT_OF_STOCK)),
     ("order", RELEASED, FAILED),
+    ("order", NOT_RELEASED, STUCK),
+    ("order", NOT_REFUNDED, STUCK),
     ("inventory", CREATED, RESERVE.model_copy(update={"charge": CHARGE})),
     ("inventory", NOT_PAID, RELEASE),
+    ("inventory", REFUNDED, RELEASE),
     ("payment", RESERVED.model_copy(update={"charge": CHARGE}), PAY),
+    ("payment", CANCEL_REQUESTED, CANCEL_PAYMENT),
+    ("payment", ABORTED, REFUND),
 ]
 ORCHESTRATED: Final[list[tuple[str, Message, Message]]] = [
     ("order", SagaCompleted(order_id=ID), COMPLETED),
     ("order", SagaFailed(order_id=ID, reason=DECLINED), FAILED),
+    ("order", SagaCompensationFailed(order_id=ID, reason=DECLINED), STUCK),
     ("inventory", RESERVE, RESERVE),
     ("inventory", RELEASE, RELEASE),
     ("payment", PAY, PAY),
     ("payment", REFUND, REFUND),
-    *(
-        ("orchestrator", heard, heard)
-        for heard in (STARTED, RESERVED, REJECTED, RELEASED, PAID, NOT_PAID, REFUNDED)
-    ),
+    ("payment", CANCEL_PAYMENT, CANCEL_PAYMENT),
+    *(("orchestrator", heard, heard) for heard in (STARTED, CANCEL_SAGA, RETRY)),
+    *(("orchestrator", heard, heard) for heard in (RESERVED, REJECTED, RELEASED, NOT_RELEASED)),
+    *(("orchestrator", heard, heard) for heard in (PAID, NOT_PAID, REFUNDED, NOT_REFUNDED)),
 ]
 
 
@@ -111,7 +134,21 @@ def test_goods_without_a_charge_are_refused_in_choreography() -> None:
         process_payment(RESERVED)
 
 
-def test_the_orchestrated_order_tells_a_command_in_place_of_the_event() -> None:
-    """What the domain calls an OrderCreated leaves the service as SagaStarted, with the same content."""
-    substitution = orchestrated.MODE.service("order").told_instead[OrderCreated]
-    assert substitution.translate(CREATED) == STARTED
+@pytest.mark.parametrize(
+    ("emitted", "told"),
+    [(CREATED, STARTED), (CANCEL_REQUESTED, CANCEL_SAGA), (ABORTED, RETRY)],
+    ids=lambda message: type(message).__name__,
+)
+def test_the_orchestrated_order_tells_a_command_in_place_of_the_event(
+    emitted: Message, told: Message
+) -> None:
+    """What its domain tells the world leaves the service as a command to the orchestrator alone."""
+    substitutions = orchestrated.MODE.service("order").told_instead
+    assert substitutions[type(emitted)].translate(emitted) == told
+    assert substitutions.keys() == {OrderCreated, OrderCancelRequested, OrderAborted}
+
+
+def test_no_other_service_tells_anything_else_than_its_domain_does() -> None:
+    """Only the orchestrated Order service puts anything in place of its domain's events."""
+    others = [*choreographed.MODE.services, *orchestrated.MODE.services[1:]]
+    assert [service.substitutions for service in others] == [()] * len(others)

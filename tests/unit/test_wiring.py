@@ -13,23 +13,40 @@ from choreographed import topics as choreographed_topics
 from common.annotations import returned_messages
 from common.errors import WiringError
 from common.messages import (
+    CancelPayment,
+    CancelSaga,
     Command,
     CompleteOrder,
     FailOrder,
+    InventoryRejected,
     InventoryReleased,
+    InventoryReleaseFailed,
     InventoryReserved,
+    OrderAborted,
+    OrderCancelRequested,
+    OrderCompensationFailed,
     OrderCompleted,
     OrderCreated,
     OrderFailed,
+    Overdue,
     PaymentDeclined,
     PaymentProcessed,
+    PaymentRefunded,
+    PaymentRefundFailed,
     PlaceOrder,
     ProcessPayment,
+    Reason,
+    RefundPayment,
+    RefusePayment,
+    RefuseReservation,
     ReleaseInventory,
     ReserveInventory,
+    RetryCompensation,
+    SagaCompensationFailed,
     SagaCompleted,
     SagaFailed,
     SagaStarted,
+    TimedOut,
 )
 from common.wiring import Mode, Wiring, accept, instead_of, on
 from orchestrated import topics as orchestrated_topics
@@ -37,10 +54,12 @@ from orchestrated import topics as orchestrated_topics
 ORDER: Final = choreographed.MODE.service("order")
 INVENTORY: Final = choreographed.MODE.service("inventory")
 PAYMENT: Final = choreographed.MODE.service("payment")
+MODES: Final = (orchestrated.MODE, choreographed.MODE)
+ENDS: Final = {OrderCompleted, OrderFailed, OrderCompensationFailed}
 
 
-def fail_order(event: PaymentDeclined) -> FailOrder:
-    """React to a declined payment."""
+def fail_order(event: PaymentDeclined | PaymentRefunded) -> FailOrder:
+    """React to a payment that is not, or no longer, there."""
     return FailOrder(order_id=event.order_id, reason=event.reason)
 
 
@@ -112,10 +131,10 @@ def test_a_reaction_to_what_nobody_tells_is_refused() -> None:
 
 def test_a_step_that_nothing_undoes_is_refused() -> None:
     """A step before the pivot has its undo, and the error names both commands."""
-    deaf = without(INVENTORY, PaymentDeclined)
+    deaf = without(INVENTORY, PaymentDeclined, PaymentRefunded)
+    others = without(ORDER, InventoryReleased, InventoryReleaseFailed).reactions
     informed = replace(
-        without(ORDER, InventoryReleased),
-        reactions=(*without(ORDER, InventoryReleased).reactions, on(PaymentDeclined, fail_order)),
+        ORDER, reactions=(*others, on(PaymentDeclined, fail_order), on(PaymentRefunded, fail_order))
     )
     services = (informed, deaf, PAYMENT)
     with pytest.raises(
@@ -170,7 +189,7 @@ def test_the_choreographed_services_listen_to_each_other() -> None:
     assert heard == {
         "order": {"inventory.events", "payments.events"},
         "inventory": {"orders.events", "payments.events"},
-        "payment": {"inventory.events"},
+        "payment": {"orders.events", "inventory.events"},
     }
     assert choreographed.MODE.topics == {"orders.events", "inventory.events", "payments.events"}
 
@@ -190,10 +209,83 @@ def test_the_orchestrated_services_know_two_topics() -> None:
 
 def test_what_a_service_tells_follows_from_what_it_does() -> None:
     """A service tells the answers of the commands that it handles, each after its substitution."""
-    assert PAYMENT.tells == {PaymentProcessed, PaymentDeclined}
-    assert orchestrated.MODE.service("order").tells == {SagaStarted, OrderCompleted, OrderFailed}
+    assert PAYMENT.tells == {PaymentProcessed, PaymentDeclined, PaymentRefunded, PaymentRefundFailed}
+    assert INVENTORY.tells == {
+        InventoryReserved,
+        InventoryRejected,
+        InventoryReleased,
+        InventoryReleaseFailed,
+    }
+    assert ORDER.tells == {OrderCreated, OrderCancelRequested, OrderAborted, *ENDS}
+    assert orchestrated.MODE.service("order").tells == {SagaStarted, CancelSaga, RetryCompensation, *ENDS}
+    assert orchestrated.MODE.service("orchestrator").tells == {
+        ReserveInventory,
+        ReleaseInventory,
+        ProcessPayment,
+        RefundPayment,
+        CancelPayment,
+        SagaCompleted,
+        SagaFailed,
+        SagaCompensationFailed,
+    }
     assert orchestrated.MODE.service("order").told(OrderCreated) is SagaStarted
     assert ORDER.told(OrderCreated) is OrderCreated
+
+
+def test_what_stands_in_for_a_command_is_told_only_where_that_command_is_heard() -> None:
+    """A service that can't be asked for an undo can't report that one has failed either."""
+    assert InventoryReleaseFailed not in without(INVENTORY, PaymentDeclined, PaymentRefunded).tells
+    assert PaymentRefundFailed not in without(PAYMENT, OrderAborted).tells
+    assert OrderAborted in replace(ORDER, deadlines={}).tells
+    asked_for_nothing = replace(ORDER, domain=replace(ORDER.domain, requests=frozenset()))
+    assert asked_for_nothing.tells == ORDER.tells - {OrderCancelRequested}
+    assert replace(asked_for_nothing, deadlines={}).tells == ENDS
+
+
+def test_dead_letters_have_topics_beside_those_that_are_read() -> None:
+    """Each topic that somebody reads has one for dead letters; what only is written needs none."""
+    assert choreographed.MODE.all_topics == sorted(
+        topic + end
+        for topic in ("orders.events", "inventory.events", "payments.events")
+        for end in ("", ".dlq")
+    )
+    assert PAYMENT.all_topics == [
+        "inventory.events",
+        "inventory.events.dlq",
+        "orders.events",
+        "orders.events.dlq",
+        "payments.events",
+    ]
+
+
+def test_only_a_step_is_refused_in_place_of_a_record_that_cannot_be_read() -> None:
+    """An undo is asked for again in a record that may be sound, and a foreign order is none of the lab's."""
+    refused = INVENTORY.instead_of_unreadable(ReserveInventory, "order-1")
+    assert refused == RefuseReservation(order_id="order-1", reason=Reason.DEAD_LETTER)
+    assert PAYMENT.instead_of_unreadable(ProcessPayment, "order-1") == RefusePayment(
+        order_id="order-1", reason=Reason.DEAD_LETTER
+    )
+    assert INVENTORY.instead_of_unreadable(ReserveInventory, "line\nbreak") is None
+    for service, command in (
+        (INVENTORY, ReleaseInventory),
+        (PAYMENT, RefundPayment),
+        (PAYMENT, CancelPayment),
+        (ORDER, CompleteOrder),
+    ):
+        assert service.instead_of_unreadable(command, "order-1") is None
+
+
+def test_every_state_that_is_waited_in_can_be_asked_in_again() -> None:
+    """Each status with a deadline has its own answers to a deadline that passes, wherever it is set."""
+    for mode in MODES:
+        for service in mode.services:
+            if service.deadlines:
+                assert {Overdue, TimedOut} <= service.domain.answers.keys()
+    assert {str(one) for mode in MODES for one in mode.services if one.deadlines} == {
+        "orchestrated/order",
+        "orchestrated/orchestrator",
+        "choreographed/order",
+    }
 
 
 def test_a_service_has_one_group_and_one_name() -> None:
@@ -209,7 +301,7 @@ def test_a_service_that_a_mode_lacks_is_not_found() -> None:
 
 def test_every_message_has_a_home_in_its_mode() -> None:
     """What is heard in a mode is told there, apart from what ends the story."""
-    for mode in (orchestrated.MODE, choreographed.MODE):
+    for mode in MODES:
         told = {message for service in mode.services for message in service.tells}
         heard = {reaction.message for service in mode.services for reaction in service.reactions}
         assert told - heard == mode.final
@@ -226,6 +318,6 @@ def test_reserved_and_failed_are_heard_where_they_belong() -> None:
     """A look-up by type name gives the reaction, and none for what is not this service's business."""
     assert PAYMENT.reaction_to["InventoryReserved"].command is ProcessPayment
     assert InventoryReserved.__name__ not in ORDER.reaction_to
-    assert {SagaCompleted, SagaFailed} == {
+    assert {SagaCompleted, SagaFailed, SagaCompensationFailed} == {
         reaction.message for reaction in orchestrated.MODE.service("order").reactions
     }
