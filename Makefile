@@ -14,13 +14,16 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help compare orchestrated choreographed test cover lint format lock clean gone
+.PHONY: help compare soak orchestrated choreographed test cover lint format lock clean gone
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
 
 compare: $(VENV)/.run ## run the scenarios in both modes and compare them; ARGS="run happy-path" runs one
 	@exec $(BIN)/python -m compare $(or $(ARGS),run)
+
+soak: $(VENV)/.run ## thousands of orders while services are killed; ARGS="--orders 400" for fewer of them
+	@exec $(BIN)/python -m compare soak $(ARGS)
 
 orchestrated: $(VENV)/.run ## start all services of the orchestrated mode; Ctrl-C stops them
 	@exec $(BIN)/python -m orchestrated $(ARGS)

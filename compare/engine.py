@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -15,7 +15,9 @@ from common.messages import CancelOrder, PlaceOrder, RetryCompensation
 from common.runner import BrokerLink
 from common.wiring import Mode
 from compare.injection import Struck
+from compare.instance import Premises
 from compare.plan import Plan
+from compare.wire import Ends
 
 
 class Outage(Protocol):
@@ -39,6 +41,11 @@ class Surroundings:
     """Where their databases are."""
     outage: Outage | None
     """None for a broker that the lab can't take away."""
+
+    @property
+    def premises(self) -> Premises:
+        """What the services are built from."""
+        return Premises(self.plan.scenario, self.plan.rules, self.link, self.folder)
 
 
 class Engine(Protocol):
@@ -79,3 +86,7 @@ class Engine(Protocol):
 
     async def stop(self) -> None:
         """Stop every service, and whatever a fault has left under way."""
+
+
+MakeEngine = Callable[[Surroundings, Ends], Engine]
+"""Makes an engine, not started; it is told who knows which orders have ended."""

@@ -14,7 +14,7 @@ from common.envelope import Record
 from common.services import ORDERS, PAYMENTS, RESERVATIONS, STOCK
 from common.store.journal import Change, history
 from compare.plan import WARM_UP_ITEM, PlacedOrder, Plan
-from compare.recording import OrderEnd, Recording, Requested, Strike
+from compare.recording import DeadLetterSeen, OrderEnd, Recording, Requested, Strike
 from compare.trace import changes_of, relative, trace_of
 from orchestrated.orchestrator import SAGAS
 
@@ -64,13 +64,22 @@ def gather_evidence(
         unknown_records=len(seen.unknown),
         strays=odd[:_MOST_STRAYS],
         counts={name: dict(happened.counts.get(name, core.counts)) for name, core in cores.items()},
-        dead_letters=tuple(letter for letter in seen.dead_letters if letter.order_id in order_ids),
+        dead_letters=tuple(
+            _with_step(letter, cores) for letter in seen.dead_letters if letter.order_id in order_ids
+        ),
         strikes=happened.strikes,
         not_applicable=happened.not_applicable,
         requested=happened.requested,
         unfinished=happened.unfinished,
         wall_s=round(happened.wall_s, 3),
     )
+
+
+def _with_step(letter: DeadLetterSeen, cores: Mapping[str, Core]) -> DeadLetterSeen:
+    """The dead letter with the step that its service would have carried out because of the record."""
+    core = cores.get(letter.service.rpartition("/")[2])
+    reaction = core.wiring.reaction_to.get(letter.type) if core else None
+    return letter.model_copy(update={"step": reaction.command.STEP}) if reaction else letter
 
 
 def _placed(order_history: Iterable[Change], order_ids: frozenset[str]) -> dict[str, datetime]:

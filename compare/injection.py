@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from time import monotonic
+from typing import NamedTuple
 
 from common.envelope import Cause
 from common.errors import BrokerError, PermanentError, TransientError
@@ -45,6 +45,15 @@ class Struck:
     def ended(self) -> None:
         """What was hit is as before."""
         self.over = monotonic()
+
+
+class Memory(NamedTuple):
+    """What has come so far of the faults, each known by its index."""
+
+    seen: list[tuple[int, str, str]]
+    """By fault: the order and the type of a record that was counted, oldest first."""
+    struck: list[int]
+    """The faults that have struck, once for each time."""
 
 
 Act = Callable[[Struck], None]
@@ -82,6 +91,10 @@ class Injection:
         )
         return lambda: datetime.now(UTC) + skew
 
+    def target(self, index: int) -> Target:
+        """What the scenario's fault of that index hits."""
+        return self._targets[index]
+
     def on_the_wire(self) -> list[Target]:
         """The faults that strike there."""
         return [target for target in self._targets if target.spec.fault in ON_THE_WIRE]
@@ -103,8 +116,18 @@ class Injection:
         if order_id not in self._orders or target.spec.order not in {None, self._orders[order_id]}:
             return False
         seen = self._seen[target.index]
-        seen.setdefault((order_id, kind))
-        return next(islice(seen, target.spec.nth - 1, None), None) == (order_id, kind)
+        if len(seen) < target.spec.nth:
+            self.see(target.index, order_id, kind)
+        return len(seen) == target.spec.nth and next(reversed(seen)) == (order_id, kind)
+
+    def see(self, index: int, order_id: str, kind: str) -> None:
+        """Count a record of a fault's step, unless it is counted already."""
+        self._seen[index].setdefault((order_id, kind))
+
+    def memory(self) -> Memory:
+        """What a probe in another process needs to know, so that no fault strikes anew there."""
+        seen = [(index, *record) for index, records in self._seen.items() for record in records]
+        return Memory(seen, [struck.target.index for struck in self.struck])
 
 
 class _LabProbe(Probe):

@@ -20,13 +20,14 @@ from common.errors import BrokerError
 from common.runner import BrokerLink
 from common.settings import Settings
 from common.wiring import Mode
-from compare.engine import Outage
+from compare.engine import MakeEngine, Outage
 from compare.faults import Fault
 from compare.plan import Plan, plan
 from compare.recording import Recording
 from compare.replay import replay
 from compare.result import ScenarioResult, scenario_result
 from compare.scenario import Scenario
+from compare.services import Services
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +92,15 @@ async def _keep(_: Sequence[str]) -> None:
 class Lab:
     """Replays scenarios on one broker; every replay has topics and groups of its own there."""
 
-    def __init__(self, broker: Broker, settings: Settings, modes: Iterable[str], told: Told) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        settings: Settings,
+        modes: Iterable[str],
+        told: Told,
+        make_engine: MakeEngine = Services,
+    ) -> None:
+        self._make_engine = make_engine
         self._broker = broker
         self._settings = settings
         self._modes = [MODES[name] for name in modes]
@@ -131,7 +140,7 @@ class Lab:
         await self._broker.make_topics(topics, link.partitions)
         try:
             told = partial(self._told, name, mode.name)
-            return await replay(same, mode, link, told, self._broker.outage)
+            return await replay(same, mode, link, told, self._broker.outage, self._make_engine)
         finally:
             await self._drop(topics)
 

@@ -119,7 +119,7 @@ class DeadLetterSeen(Frozen):
     order_id: str
     id: str = Field(description="of the record that was given up")
     type: str
-    step: Step | None = Field(description="what the record is about; none if its type is unknown")
+    step: Step | None = Field(description="the step that was given up; none if nothing is known of it")
     service: str = Field(description="the service that gave it up, with its mode")
     reason: str = Field(description="`unreadable`, `newer_schema` or `failed`")
     error: str

@@ -28,7 +28,7 @@ from common.messages import CancelOrder, OrderCompensationFailed, OrderFailed, R
 from common.runner import BrokerLink
 from common.store.journal import counts
 from common.wiring import Mode
-from compare.engine import Engine, Outage, Surroundings
+from compare.engine import Engine, MakeEngine, Outage, Surroundings
 from compare.evidence import Happened, gather_evidence
 from compare.injection import Struck
 from compare.observer import Observer
@@ -45,16 +45,17 @@ Advance = Callable[[int, int], None]
 """Is told how many of how many orders have ended."""
 
 
-async def replay(
+async def replay(  # noqa: PLR0913, PLR0917 - half of them have defaults
     plan_: Plan,
     mode: Mode,
     link: BrokerLink,
     advance: Advance = lambda _ended, _total: None,
     outage: Outage | None = None,
+    make_engine: MakeEngine = Services,
 ) -> Recording:
     """Run a scenario's orders through one mode, on topics that exist, and return what happened.
 
-    `outage` is the broker, if it can be taken away.
+    `outage` is the broker, if it can be taken away; `make_engine` makes what runs the services.
 
     Raises:
         LabError: the services could not be started; what goes wrong later is the recording's `unfinished`.
@@ -63,7 +64,7 @@ async def replay(
     with TemporaryDirectory(prefix="saga-lab-") as folder:
         around = Surroundings(plan_, mode, link, Path(folder), outage)
         async with _observing(link, topics) as observer:
-            engine = Services(around, observer)
+            engine = make_engine(around, observer)
             try:
                 await engine.start()
                 lab = _Lab(plan_, engine, observer, advance)

@@ -43,6 +43,10 @@ class Setup(Frozen):
     python: str
     platform: str
     broker: str = Field(description="`embedded`, or the addresses that were given")
+    engine: Literal["in process", "processes"] = Field(
+        "in process",
+        description="whether all services ran in the lab's process, or each in one of its own",
+    )
     partitions: int
     fetch_max_wait_ms: int
     payment_limit_cents: int
@@ -77,13 +81,14 @@ def scenario_result(scenario: Scenario, recordings: list[Recording]) -> Scenario
     )
 
 
-def setup(broker: str, fetch_max_wait_ms: int, settings: Settings) -> Setup:
+def setup(broker: str, fetch_max_wait_ms: int, settings: Settings, *, processes: bool = False) -> Setup:
     """Describe this machine and these settings."""
     return Setup(
         lab_version=__version__,
         python=platform.python_version(),
         platform=f"{platform.system()} {platform.machine()}",
         broker=broker,
+        engine="processes" if processes else "in process",
         partitions=settings.topic_partitions,
         fetch_max_wait_ms=fetch_max_wait_ms,
         payment_limit_cents=settings.rules.payment_limit_cents,

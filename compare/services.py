@@ -7,66 +7,25 @@ goodbye to, and what comes after has the database alone to go by.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping, Sequence
-from datetime import datetime
-from typing import Any, Final, NoReturn
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, Final
 
 from aiokafka import TopicPartition
-from sqlalchemy import Connection
 
 from common.core import Core
 from common.domain.order import OrderStatus
-from common.envelope import Outgoing
 from common.errors import BrokerError, LabError
-from common.messages import CancelOrder, Message, PlaceOrder, RetryCompensation
+from common.messages import CancelOrder, PlaceOrder, RetryCompensation
 from common.probe import Boundary
-from common.publisher import KafkaPublisher, Publisher
-from common.runner import BrokerLink, Runner
-from common.services import ORDERS, STOCK, fill_stock
-from common.store.database import Database
-from common.store.rows import LoadedRows
-from common.subscription import Batch
+from common.publisher import KafkaPublisher
 from common.wiring import Wiring
 from compare.engine import Outage, Surroundings
 from compare.faults import Fault
 from compare.injection import CrashError, Injection, StandsStillError, Struck
-from compare.plan import WARM_UP_ITEM
-from compare.repeating import RepeatingPublisher
+from compare.instance import LabRunner
 from compare.wire import Ends, Wire, WiredPublisher
 
 _START_LIMIT_S: Final = 30.0
-
-
-class LabRunner(Runner):
-    """A runner that a fault can stop, slow down or kill."""
-
-    def __init__(
-        self, core: Core, link: BrokerLink, publisher: Publisher, clock: Callable[[], datetime]
-    ) -> None:
-        super().__init__(core, link, publisher, clock=clock, own_thread=False)
-        self.moves = asyncio.Event()
-        """Whether the service moves; where it doesn't, it neither decides nor publishes."""
-        self.moves.set()
-        self.lag_s = 0.0
-        """How much longer each batch takes."""
-
-    def die(self) -> NoReturn:
-        """End here; `kill` clears away what is left."""
-        self._killed = True
-        raise CrashError
-
-    async def in_thread(self, function: Callable[..., Any], *arguments: object) -> Any:  # noqa: ANN401 - as the base's
-        """Run a blocking function, once the service moves."""
-        await self.moves.wait()
-        return await super().in_thread(function, *arguments)
-
-    async def _handle(self, batch: Batch) -> None:
-        await asyncio.sleep(self.lag_s)
-        await super()._handle(batch)
-
-    async def _publish(self, records: list[Outgoing]) -> None:
-        await self.moves.wait()
-        await super()._publish(records)
 
 
 class Services:
@@ -76,6 +35,7 @@ class Services:
         names = {order.command.order_id: order.spec.name for order in around.plan.orders}
         self.runners: dict[str, LabRunner] = {}
         self._around = around
+        self._premises = around.premises
         self._injection = Injection(around.plan.scenario, around.mode, names)
         self._wire = Wire(self._injection, KafkaPublisher(around.link.bootstrap_servers), ends)
         self._deaths: dict[str, Struck] = {}
@@ -128,22 +88,11 @@ class Services:
 
     async def place(self, command: PlaceOrder) -> None:
         """Place an order; return once it is committed."""
-        await self._submit(lambda _: command)
+        await (await self._order()).submit(lambda _: command)
 
     async def request(self, command: CancelOrder | RetryCompensation, at: OrderStatus) -> bool:
         """Ask for what an order can only take at a status; whether it was at that."""
-        accepted = False
-
-        def ask(transaction: Connection) -> Message | None:
-            nonlocal accepted
-            rows = LoadedRows(ORDERS)
-            rows.load(transaction, [command.order_id])
-            order = rows.get(command.order_id)
-            accepted = order is not None and order.status is at
-            return command if accepted else None
-
-        await self._submit(ask)
-        return accepted
+        return await (await self._order()).request(command, at)
 
     async def quiet(self, ends: Mapping[TopicPartition, int]) -> bool:
         """Whether all that there is on the broker, up to these ends, is consumed, and nothing is to come."""
@@ -177,11 +126,11 @@ class Services:
         await asyncio.gather(*(runner.stop() for runner in self.runners.values()))
         await self._wire.stop()
 
-    async def _submit(self, work: Callable[[Connection], Message | None]) -> None:
-        """Have the Order service take a command, once it is alive."""
+    async def _order(self) -> LabRunner:
+        """The Order service, once it is alive."""
         while "order" in self._deaths:
             await self._rebuilt.wait()
-        await self.runners["order"].submit(work)
+        return self.runners["order"]
 
     def _begin(self, wiring: Wiring) -> asyncio.Task[None]:
         runner, before = self._build(wiring), self.runners.get(wiring.name)
@@ -192,25 +141,10 @@ class Services:
         return runner.start()
 
     def _build(self, wiring: Wiring) -> LabRunner:
-        around = self._around
-        tables = wiring.domain.storage.tables
-        # The folder goes with the replay: its databases survive a crash, but need not survive a power cut.
-        database = Database(f"sqlite:///{around.folder / wiring.name}.db", tables, synchronous="OFF")
-        if STOCK.table in tables:
-            fill_stock(database, {**around.plan.scenario.stock, WARM_UP_ITEM: 1})
-        core = Core(
-            wiring,
-            around.plan.rules,
-            database,
-            around.link.prefix,
-            recovery=around.plan.scenario.patience,
-            probe=self._injection.probe(wiring.name, lambda struck: self._act(wiring, struck)),
-        )
-        publisher: Publisher = KafkaPublisher(around.link.bootstrap_servers)
-        if around.plan.scenario.deliveries > 1:
-            publisher = RepeatingPublisher(publisher, around.plan.scenario.deliveries)
-        wired = WiredPublisher(wiring.name, self._wire, publisher)
-        return LabRunner(core, around.link, wired, self._injection.clock(wiring.name))
+        probe = self._injection.probe(wiring.name, lambda struck: self._act(wiring, struck))
+        publisher = WiredPublisher(wiring.name, self._wire, self._premises.publisher())
+        core, clock = self._premises.core(wiring, probe), self._injection.clock(wiring.name)
+        return LabRunner(core, self._around.link, publisher, clock)
 
     async def _keep(self, wiring: Wiring, running: asyncio.Task[None]) -> None:
         """Rebuild the service each time a fault has killed it."""
@@ -264,8 +198,11 @@ class Services:
     @staticmethod
     async def _be_away(broker: Outage, seconds: float) -> None:
         await broker.down()
-        await asyncio.sleep(seconds)
-        await broker.up()
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            # Others need it after this replay, even if that has run out of time.
+            await broker.up()
 
     async def _have_company(self, wiring: Wiring, seconds: float) -> None:
         """A second instance of the service, for a while."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Sequence
 from heapq import heapify, heappop, heappush
-from itertools import pairwise
+from itertools import chain, pairwise
 from typing import Final, NamedTuple
 
 from compare.recording import StateChange, TraceRecord
@@ -106,12 +106,9 @@ def _told_with(trace: Sequence[TraceRecord], change: StateChange) -> int | None:
 
 
 def _cause_of(trace: Sequence[TraceRecord], change: StateChange) -> int | None:
-    """Of a record that was told several times, the telling that must have led to the change."""
+    """The record that caused a change: of its tellings, the first that could be read."""
     tellings = [index for index, record in enumerate(trace) if record.id == change.cause_id]
     if not tellings and change.cause_id == change.order_id:
         tellings = [index for index, record in enumerate(trace) if record.causation_id == change.cause_id][:1]
-    if not tellings:
-        return None
-    before = [index for index in tellings if trace[index].at_ms <= change.at_ms]
-    attempt = max((trace[index].attempt for index in before), default=trace[tellings[0]].attempt)
-    return next(index for index in tellings if trace[index].attempt == attempt)
+    readable = (index for index in tellings if not trace[index].poisoned)
+    return next(chain(readable, tellings), None)

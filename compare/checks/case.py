@@ -47,10 +47,14 @@ class Case:
 
 
 class Fault(NamedTuple):
-    """What is wrong, and the ids of the orders that it is about; none if it is about none of them."""
+    """What is wrong, and the ids of the orders that it is about.
+
+    What is about none of them brings its own evidence: what, and where it is.
+    """
 
     text: str
     orders: tuple[str, ...] = ()
+    evidence: tuple[tuple[str, str], ...] = ()
 
 
 Finder = Callable[[Case], Iterator[Fault]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from compare.checks.case import Case, Fault
 from compare.checks.records import ANY_REASON
@@ -23,8 +23,9 @@ def records_and_databases_agree(case: Case) -> Iterator[Fault]:
     for stored, told in zip(case.databases.standings, case.records.standings, strict=True):
         for text in _differences(stored, told):
             yield Fault(f"{stored.name}: {text}", (stored.order_id,))
+    latest = {(one.order_id, one.service): one.to_status for one in case.recording.changes}
     for order in case.recording.orders:
-        yield from _rows_without_history(case, order)
+        yield from _rows_without_history(order, latest)
     for item in case.scenario.stock:
         stored_free, told_free = case.databases.stock.get(item, 0), case.records.stock[item]
         if stored_free != told_free:
@@ -50,12 +51,7 @@ def _listed(ends: tuple[str, ...]) -> str:
     return ", ".join(ends) or "nothing"
 
 
-def _rows_without_history(case: Case, order: OrderEnd) -> Iterator[Fault]:
-    latest = {
-        change.service: change.to_status
-        for change in case.recording.changes
-        if change.order_id == order.order_id
-    }
+def _rows_without_history(order: OrderEnd, latest: Mapping[tuple[str, str], str]) -> Iterator[Fault]:
     rows = {
         "order": order.status if order.status != NEVER_PLACED else None,
         "inventory": order.reservation,
@@ -63,8 +59,9 @@ def _rows_without_history(case: Case, order: OrderEnd) -> Iterator[Fault]:
         "orchestrator": order.saga,
     }
     for service, status in rows.items():
-        if latest.get(service) != status:
-            text = f"the {service} database has {status}, but its history ends with {latest.get(service)}"
+        last = latest.get((order.order_id, service))
+        if last != status:
+            text = f"the {service} database has {status}, but its history ends with {last}"
             yield Fault(f"order {order.number} ({order.order_id}): {text}", (order.order_id,))
 
 
@@ -101,9 +98,11 @@ def everything_is_accounted_for(case: Case) -> Iterator[Fault]:
     """Whatever is not as it should be on the broker was made so by a fault of the scenario."""
     recording = case.recording
     if recording.stray_records:
-        yield Fault(f"{recording.stray_records} records are of no order of this scenario")
+        text = f"{recording.stray_records} records are of no order of this scenario"
+        yield Fault(text, evidence=_strays(recording))
     if recording.unknown_records:
-        yield Fault(f"{recording.unknown_records} records are of no type that the lab knows")
+        text = f"{recording.unknown_records} records are of no type that the lab knows"
+        yield Fault(text, evidence=_strays(recording))
     for record in recording.trace:
         if record.poisoned and not _planted(recording, record.order_id, record.id, "unreadable"):
             text = f"{record.type} of order {record.order_id} can't be read, and no fault has made it so"
@@ -111,6 +110,10 @@ def everything_is_accounted_for(case: Case) -> Iterator[Fault]:
     for letter in recording.dead_letters:
         if not _planted(recording, letter.order_id, letter.id, letter.reason):
             yield Fault(f"no fault has led to the dead letter {_described(letter)}", (letter.order_id,))
+
+
+def _strays(recording: Recording) -> tuple[tuple[str, str], ...]:
+    return tuple((place, "broker") for place in recording.strays)
 
 
 def _described(letter: DeadLetterSeen) -> str:
@@ -136,4 +139,7 @@ def every_dead_letter_is_there(case: Case) -> Iterator[Fault]:
     least = min(counted, 1) if interrupted else counted
     if not least <= seen <= counted:
         orders = {letter.order_id: None for letter in case.recording.dead_letters}
-        yield Fault(f"the services count {counted} dead letters, the broker has {seen}", tuple(orders))
+        totals = {name: counts.get("dead_letter", 0) for name, counts in case.recording.counts.items()}
+        evidence = ((f"{total} dead letters counted", name) for name, total in totals.items() if total)
+        text = f"the services count {counted} dead letters, the broker has {seen}"
+        yield Fault(text, tuple(orders), tuple(evidence))

@@ -5,9 +5,11 @@ Each is judged by both accounts, the databases' and the records', and each fault
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import chain, pairwise
+from typing import Final
 
 from common.domain.order import OrderStatus
 from common.domain.payment import PaymentStatus
@@ -184,16 +186,23 @@ def undone_after_done(standing: Standing) -> Iterator[str]:
             yield f"was {undo} without having been {deed} before"
 
 
+_TOO_LATE: Final = "had its goods released before its payment was refunded"
+
+
 def undone_in_reverse_order(case: Case) -> Iterator[Fault]:
     """The payment, which came last, is undone first.
 
-    Between services, the databases have only times to tell that by, and those say nothing if a fault has set
-    a clock wrong; the records have their causes.
+    Between services, the databases have only times to tell that by: those of one moment prove nothing, and
+    none does if a fault has set a clock wrong. The records have their causes.
     """
-    skewed = any(fault.fault is Kind.CLOCK_SKEW for fault in case.scenario.faults)
-    for account in (case.records,) if skewed else case.accounts:
-        for standing in account.standings:
-            deeds = [act.deed for act in standing.acts if act.amount]
-            both = Deed.REFUNDED in deeds and Deed.RELEASED in deeds
-            if both and deeds.index(Deed.RELEASED) < deeds.index(Deed.REFUNDED):
-                yield _fault(standing, account, "had its goods released before its payment was refunded")
+    for standing in case.records.standings:
+        deeds = [act.deed for act in standing.acts if act.amount]
+        both = Deed.REFUNDED in deeds and Deed.RELEASED in deeds
+        if both and deeds.index(Deed.RELEASED) < deeds.index(Deed.REFUNDED):
+            yield _fault(standing, case.records, _TOO_LATE)
+    if any(fault.fault is Kind.CLOCK_SKEW for fault in case.scenario.faults):
+        return
+    for standing in case.databases.standings:
+        first = {act.deed: act.at_ms for act in reversed(standing.acts) if act.amount}
+        if first.get(Deed.RELEASED, math.inf) < first.get(Deed.REFUNDED, -math.inf):
+            yield _fault(standing, case.databases, _TOO_LATE)

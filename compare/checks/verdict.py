@@ -30,6 +30,8 @@ class Evidence(StrEnum):
     """A change of state in the history of a service's database."""
     ROW = "row"
     """What a service's database has in the end."""
+    OTHER = "other"
+    """What is of no order."""
 
 
 class HistoryLine(Frozen):

@@ -19,9 +19,8 @@ from compare.faults import Fault as Kind
 from compare.recording import DeadLetterSeen, OrderEnd, Recording, StateChange, Strike, TraceRecord
 from compare.story import changes_by_record
 
-_MOST_WORK: Final = 400_000
+_MOST_WORK: Final = 50_000
 """Pieces of evidence to evaluate, in all trials; of thousands of orders, it may not be the very shortest."""
-_LEAST_TRIALS: Final = 20
 _MOST_LINES: Final = 200
 
 
@@ -33,7 +32,7 @@ class Row(NamedTuple):
     item: str | None = None
 
 
-T = TypeVar("T", TraceRecord, StateChange, DeadLetterSeen | Strike)
+T = TypeVar("T", bound=TraceRecord | StateChange | DeadLetterSeen | Strike)
 Item = TraceRecord | StateChange | DeadLetterSeen | Strike | Row
 """A piece of evidence; a strike is one for the record that it took away."""
 
@@ -51,23 +50,29 @@ def history_of(check: Check, fault: Fault, case: Case) -> tuple[HistoryLine, ...
         kept = _path(items, case.recording, fault.orders)
     else:
         kept = _shrink(items, shows)
-    if not kept and not fault.orders:
-        return tuple(_stray(place) for place in case.recording.strays)
-    return tuple(_line(item, case.recording) for item in kept[-_MOST_LINES:])
-
-
-def _stray(place: str) -> HistoryLine:
-    return HistoryLine(evidence=Evidence.RECORD, order_id=None, at_ms=None, where="broker", what=place)
+    own = (
+        HistoryLine(evidence=Evidence.OTHER, order_id=None, at_ms=None, where=where, what=what)
+        for what, where in fault.evidence
+    )
+    return (*(_line(item, case.recording) for item in kept[-_MOST_LINES:]), *own)
 
 
 def _shrink(items: list[Item], shows: Callable[[Sequence[Item]], bool]) -> list[Item]:
-    kept, size, trials = items, max(1, len(items) // 2), 0
-    while trials < max(_LEAST_TRIALS, _MOST_WORK // max(1, len(items))):
-        # From the end, so that what came after the fault goes first.
+    kept = items
+    for kind in dict.fromkeys(map(_kind, items)):
+        # What a check never looks at is soon away.
+        without = [item for item in kept if _kind(item) != kind]
+        if shows(without):
+            kept = without
+    size, work = max(1, len(kept) // 2), 0
+    while work < _MOST_WORK:
         before = len(kept)
+        # From the end, so that what came after the fault goes first.
         for start in reversed(range(0, len(kept), size)):
             without = kept[:start] + kept[start + size :]
-            trials += 1
+            work += len(without)
+            if work >= _MOST_WORK:
+                break
             if shows(without):
                 kept = without
         if size == 1 and len(kept) == before:
@@ -76,19 +81,20 @@ def _shrink(items: list[Item], shows: Callable[[Sequence[Item]], bool]) -> list[
     return kept
 
 
+def _kind(item: Item) -> tuple[str, str]:
+    return type(item).__name__, item.service if isinstance(item, Row) else ""
+
+
 def _timeline(recording: Recording, orders: Sequence[str]) -> list[Item]:
     """All evidence about these orders: what was told and changed, by time, and then what is stored."""
     timed: list[tuple[float, Item]] = []
     ends = {end.order_id: end for end in recording.orders}
-    told, changed, others = (
-        _by_order(recording.trace),
-        _by_order(recording.changes),
-        _by_order((*recording.dead_letters, *recording.lost.values())),
-    )
+    away: list[DeadLetterSeen | Strike] = [*recording.dead_letters, *recording.lost.values()]
+    told, changed, others = _by_order(recording.trace), _by_order(recording.changes), _by_order(away)
     for order_id in orders:
-        placed = ends[order_id].placed_ms or 0.0
-        story = _story(told[order_id], changed[order_id], others[order_id])
-        timed += ((placed + at_ms, item) for at_ms, item in story)
+        placed_ms = ends[order_id].placed_ms or 0.0
+        timed += ((placed_ms + at_ms, item) for at_ms, item in _story(told[order_id], changed[order_id]))
+        timed += ((placed_ms + (_at_ms(item, placed_ms) or 0.0), item) for item in others[order_id])
     timed.sort(key=lambda pair: pair[0])
     return [item for _, item in timed] + _rows(recording, [ends[order_id] for order_id in orders])
 
@@ -100,21 +106,16 @@ def _by_order(items: Iterable[T]) -> dict[str | None, list[T]]:
     return found
 
 
-def _story(
-    trace: Sequence[TraceRecord], changes: Sequence[StateChange], others: Sequence[DeadLetterSeen | Strike]
-) -> list[tuple[float, Item]]:
+def _story(trace: Sequence[TraceRecord], changes: Sequence[StateChange]) -> list[tuple[float, Item]]:
     """Records in the order of their story, each followed by what it has changed."""
     shown, homeless = changes_by_record(trace, changes)
-    items: list[Item] = []
-    for index, record in enumerate(trace):
-        items += [record, *shown.get(index, ())]
-    items += [*homeless, *others]
+    timed: list[tuple[float, Item]] = [(change.at_ms, change) for change in homeless]
     latest = 0.0
-    timed = []
-    for item in items:
-        # Their sequence is what counts, whatever the clocks say.
-        latest = max(latest, _at_ms(item) or 0.0)
-        timed.append((latest, item))
+    for index, record in enumerate(trace):
+        for item in (record, *shown.get(index, ())):
+            # Their sequence is what counts, whatever the clocks say.
+            latest = max(latest, item.at_ms)
+            timed.append((latest, item))
     return timed
 
 
@@ -131,11 +132,11 @@ def _rows(recording: Recording, ends: Sequence[OrderEnd]) -> list[Item]:
     return rows + [Row("inventory", None, item) for item in recording.stock]
 
 
-def _only(recording: Recording, orders: Sequence[str], kept: Iterable[Item]) -> Recording:
+def _only(recording: Recording, orders: Sequence[str], kept: Sequence[Item]) -> Recording:
     """The recording as it would be if there were no other evidence about anything."""
     there = {id(item) for item in kept}
     rows = {item for item in kept if isinstance(item, Row)}
-    concerned = frozenset(orders)
+    concerned = frozenset(orders) & {item.order_id for item in kept}
     strikes = (strike for strike in recording.strikes if strike.kind != Kind.LOSE or id(strike) in there)
     return recording.model_copy(
         update={
@@ -183,14 +184,23 @@ def _path(items: Sequence[Item], recording: Recording, orders: Sequence[str]) ->
     return path + rows
 
 
-def _at_ms(item: Item) -> float | None:
-    return None if isinstance(item, Row) else item.at_ms
+def _at_ms(item: Item, placed_ms: float) -> float | None:
+    """When it was, counted from the placing of its order."""
+    if isinstance(item, Row):
+        return None
+    return item.at_ms - placed_ms if isinstance(item, Strike) else item.at_ms
 
 
 def _line(item: Item, recording: Recording) -> HistoryLine:
     evidence, where, what = _told(item) if not isinstance(item, Row) else _stored(item, recording)
+    ends = (end for end in recording.orders if end.order_id == item.order_id)
+    placed_ms = next((end.placed_ms for end in ends), None) or 0.0
     return HistoryLine(
-        evidence=evidence, order_id=item.order_id, at_ms=_at_ms(item), where=where, what=what.rstrip()
+        evidence=evidence,
+        order_id=item.order_id,
+        at_ms=_at_ms(item, placed_ms),
+        where=where,
+        what=what.rstrip(),
     )
 
 

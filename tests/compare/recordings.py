@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from common.domain.decision import Rules
 from common.wiring import Mode
-from compare.evidence import Ending, gather_evidence
+from compare.evidence import Happened, gather_evidence
 from compare.lab import MODES
 from compare.plan import plan
 from compare.recording import Recording, TraceRecord
@@ -49,7 +49,7 @@ def recorded(scenario_: Scenario, mode: Mode) -> Recording:
             pump.request(order.command for order in plan_.orders)
             pump.run()
             records = [record for log in pump.broker.logs.values() for record in log]
-            recording = gather_evidence(plan_, pump.cores, records, "", Ending(None, 0.25))
+            recording = gather_evidence(plan_, pump.cores, records, "", Happened(None, 0.25))
         finally:
             pump.close()
     return with_trace(

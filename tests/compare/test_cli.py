@@ -83,7 +83,7 @@ def test_help_tells_exit_codes_and_settings() -> None:
     assert done.returncode == 0
     assert "64 usage, 130 interrupted" in done.stdout
     assert "KAFKA_BOOTSTRAP_SERVERS" in done.stdout
-    for command in ("run", "dlq", "list", "show", "schema"):
+    for command in ("run", "soak", "dlq", "list", "show", "schema"):
         assert re.search(rf"^ +{command} ", done.stdout, re.MULTILINE)
 
 

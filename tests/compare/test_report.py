@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable
 from functools import cache
 from typing import Final
 
@@ -17,9 +14,10 @@ from rich.console import Console
 from common.settings import Settings
 from compare.checks import Verdict, verdict_of
 from compare.recording import Nature
-from compare.report import SIGNS, WIDE, Report
+from compare.report import WIDE, Report
 from compare.result import ResultDocument, ScenarioResult, mode_result, scenario_result, setup
 from compare.scenario import Scenario
+from compare.signs import SIGNS
 from tests.compare.recordings import (
     CHOREOGRAPHED,
     DECLINED,
@@ -31,34 +29,13 @@ from tests.compare.recordings import (
     scenario,
     with_trace,
 )
+from tests.compare.screens import screen
 
 WIDTHS: Final = [80, 120, 200]
 ONE: Final = scenario(DECLINED)
 MANY: Final = scenario({**PAID, "count": 40}, name="exactly-at-the-limit", stock={"laptop": 50})
 SEVERAL: Final = scenario({**PAID, "count": 2}, DECLINED, OUT_OF_STOCK, deliveries=2)
 ANSI: Final = "\x1b["
-
-
-@dataclass
-class Screen:
-    """A console and what it has shown."""
-
-    console: Console
-    file: io.TextIOWrapper
-
-    @property
-    def text(self) -> str:
-        self.file.flush()
-        raw = self.file.buffer
-        assert isinstance(raw, io.BytesIO)
-        return raw.getvalue().decode(self.file.encoding)
-
-
-@contextmanager
-def screen(width: int = 120, encoding: str = "utf-8", *, terminal: bool = False) -> Iterator[Screen]:
-    """A console that refuses what its encoding has no letters for; a terminal if so asked, else a pipe."""
-    with io.TextIOWrapper(io.BytesIO(), encoding=encoding) as file:
-        yield Screen(Console(file=file, width=width, force_terminal=terminal), file)
 
 
 def shown(

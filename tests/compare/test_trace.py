@@ -10,16 +10,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.envelope import Cause, cause, open_envelope, origin, seal
+from common.dead_letters import Failure, dead_letter
+from common.envelope import Cause, cause, open_envelope, origin, seal, timestamp
 from common.messages import (
     MESSAGES,
     InventoryReleased,
+    InventoryReleaseFailed,
     InventoryReserved,
     Message,
+    OrderAborted,
     OrderCreated,
     OrderFailed,
     PaymentDeclined,
     PaymentProcessed,
+    PaymentRefunded,
+    PaymentRefundFailed,
     Reason,
     ReleaseInventory,
     ReserveInventory,
@@ -110,9 +115,9 @@ STORY_TYPES: Final = [
 
 def traced(*records: Delivered) -> tuple[TraceRecord, ...]:
     """The trace of both orders, of which no record is a stranger."""
-    trace, strangers = trace_of(records, frozenset({FIRST, SECOND}), PREFIX)
-    assert strangers == 0
-    return trace
+    seen = trace_of(records, frozenset({FIRST, SECOND}), PREFIX)
+    assert (seen.strays, seen.unknown, seen.dead_letters) == ((), (), ())
+    return seen.trace
 
 
 def types(trace: tuple[TraceRecord, ...]) -> list[str]:
@@ -153,7 +158,7 @@ def test_a_record_is_shown_as_it_was_on_the_broker() -> None:
     assert row.producer == "inventory"
     assert row.id == open_envelope(records[3]).id
     assert row.causation_id == open_envelope(records[2]).id
-    assert row.body == {"order_id": FIRST, "reason": "payment_declined"}
+    assert row.body == {"order_id": FIRST, "reason": "payment_declined", "quantity": 0}
 
 
 def test_sizes_count_key_value_and_headers() -> None:
@@ -173,6 +178,104 @@ def test_a_repeated_record_is_a_duplicate_of_the_first() -> None:
     assert [row.hop for row in trace] == [1, 1, 1]
 
 
+def test_a_record_that_is_told_again_has_the_next_attempt() -> None:
+    """It has its old id, so it is a duplicate; its attempt says that it was asked for once more."""
+    first = record(created(FIRST), origin(FIRST, 0))
+    again = record(created(FIRST), replace(origin(FIRST, 0), attempt=2), offset=1, after_ms=900)
+    trace = traced(again, first)
+    assert [(row.attempt, row.duplicate, row.at_ms) for row in trace] == [(1, False, 0), (2, True, 900)]
+    assert len({row.id for row in trace}) == 1
+
+
+def test_an_order_that_is_given_up_was_placed_before() -> None:
+    """What a deadline tells has the order as its cause, too, and doesn't set the clock back to zero."""
+    aborted = record(
+        OrderAborted(order_id=FIRST, reason=Reason.TIMED_OUT),
+        replace(origin(FIRST, 2), attempt=4),
+        offset=1,
+        after_ms=7000,
+    )
+    trace = traced(aborted, *story()[:3])
+    assert types(trace) == [*STORY_TYPES[:3], "OrderAborted"]
+    assert trace[-1].at_ms == 7000
+
+
+def test_when_an_order_was_placed_may_be_known_better() -> None:
+    """If its first record was lost, the second one doesn't make it a later order."""
+    again = record(created(FIRST), replace(origin(FIRST, 0), attempt=2), after_ms=900)
+    seen = trace_of([again], frozenset({FIRST}), PREFIX, {FIRST: NOW})
+    assert seen.trace[0].at_ms == 900
+
+
+def test_a_record_that_cannot_be_read_is_known_by_its_headers() -> None:
+    """It is one of the order's, marked, without a body, and it is the cause of what was told in its place."""
+    first, reserved, *_ = story()
+    trace = traced(replace(first, value=b"\xff"), reserved)
+    assert [(row.type, row.poisoned, row.cause) for row in trace] == [
+        ("OrderCreated", True, None),
+        ("InventoryReserved", False, "OrderCreated"),
+    ]
+    assert trace[0].body == {}
+
+
+def test_records_of_unknown_types_are_told_from_strangers() -> None:
+    """One that is about an order of the scenario is no stranger, though nobody knows what it says."""
+    first = record(created(FIRST), origin(FIRST, 0))
+    headers = tuple((name, b"Odd" if name == "ce_type" else value) for name, value in first.headers)
+    seen = trace_of([replace(first, headers=headers)], frozenset({FIRST}), PREFIX)
+    assert seen == ((), (), (), ("Odd at orders.events 0@0",))
+
+
+def test_a_time_that_is_none_makes_a_stranger() -> None:
+    """No foreign record can stop the lab."""
+    first = record(created(FIRST), origin(FIRST, 0))
+    headers = tuple((name, b"noon" if name == "ce_time" else value) for name, value in first.headers)
+    assert len(trace_of([replace(first, headers=headers)], frozenset({FIRST}), PREFIX).strays) == 1
+
+
+def given_up(consumed: Delivered, *, offset: int = 0, after_ms: float = 0) -> Delivered:
+    """The dead letter of a record, as the observer reads it."""
+    failure = Failure(
+        reason="failed",
+        error=ValueError("no"),
+        service="choreographed/payment",
+        tries=5,
+        at=timestamp(NOW + timedelta(milliseconds=after_ms)),
+    )
+    return delivered(dead_letter(consumed, f"{consumed.topic}.dlq", failure), offset)
+
+
+def test_dead_letters_are_no_part_of_the_trace() -> None:
+    """They are told apart by their topic, and say who gave what up, when and why."""
+    records = story()
+    letter = given_up(records[1], after_ms=70)
+    seen = trace_of([*records, letter], frozenset({FIRST}), PREFIX)
+    assert types(seen.trace) == STORY_TYPES
+    assert seen.strays == ()
+    (found,) = seen.dead_letters
+    assert (found.topic, found.type, found.order_id) == ("inventory.events.dlq", "InventoryReserved", FIRST)
+    assert (found.id, found.at_ms) == (open_envelope(records[1]).id, 70)
+    assert (found.service, found.reason, found.tries) == ("choreographed/payment", "failed", 5)
+    assert found.error == "ValueError: no"
+
+
+def test_a_dead_letter_that_was_delivered_twice_is_one() -> None:
+    """The same record, given up by the same service."""
+    record_ = story()[1]
+    letters = [given_up(record_), given_up(record_, offset=1), given_up(replace(record_, offset=8), offset=2)]
+    seen = trace_of([record_, *letters], frozenset({FIRST}), PREFIX)
+    assert [letter.offset for letter in seen.dead_letters] == [0, 2]
+
+
+def test_a_dead_letter_of_another_order_is_a_stray() -> None:
+    """So is one without an order, and one that says nothing of itself doesn't stop the lab."""
+    bare = Delivered(PREFIX + "orders.events.dlq", 0, 0, FIRST.encode(), None, ())
+    seen = trace_of([given_up(story(SECOND)[0]), replace(bare, key=None), bare], frozenset({FIRST}), PREFIX)
+    assert len(seen.strays) == 2
+    (found,) = seen.dead_letters
+    assert (found.at_ms, found.type, found.step, found.tries) == (0, "", None, 0)
+
+
 def test_strangers_are_counted_and_left_out() -> None:
     """Records of other orders, and records that are no messages of the lab, are not part of the trace."""
     stranger = record(created(order_id(9)), origin(order_id(9), 0))
@@ -184,9 +287,14 @@ def test_strangers_are_counted_and_left_out() -> None:
             (name, b"NoSuchType" if name == "ce_type" else value) for name, value in stranger.headers
         ),
     )
-    trace, strangers = trace_of([stranger, plain, empty, odd, *story()], frozenset({FIRST}), PREFIX)
-    assert strangers == 4
-    assert types(trace) == STORY_TYPES
+    seen = trace_of([stranger, plain, empty, odd, *story()], frozenset({FIRST}), PREFIX)
+    assert len(seen.strays) == 4
+    assert set(seen.strays) == {
+        "OrderCreated at orders.events 0@0",
+        "NoSuchType at orders.events 0@0",
+        "a record without a type at orders.events 0@5",
+    }
+    assert types(seen.trace) == STORY_TYPES
 
 
 def test_a_cause_that_nobody_saw_is_none() -> None:
@@ -214,7 +322,7 @@ def test_a_cycle_of_causes_ends() -> None:
 
 def test_no_records_make_an_empty_trace() -> None:
     """Nothing in, nothing out."""
-    assert trace_of([], frozenset({FIRST}), PREFIX) == ((), 0)
+    assert trace_of([], frozenset({FIRST}), PREFIX) == ((), (), (), ())
 
 
 @pytest.mark.parametrize(
@@ -228,6 +336,10 @@ def test_no_records_make_an_empty_trace() -> None:
         (PaymentProcessed, Nature.EVENT),
         (PaymentDeclined, Nature.FAILURE),
         (OrderFailed, Nature.FAILURE),
+        (OrderAborted, Nature.FAILURE),
+        (PaymentRefunded, Nature.COMPENSATION),
+        (InventoryReleaseFailed, Nature.FAILURE),
+        (PaymentRefundFailed, Nature.FAILURE),
     ],
 )
 def test_natures(message: type[Message], nature: Nature) -> None:
@@ -278,3 +390,21 @@ def test_times_of_changes_count_from_each_orders_first_change() -> None:
         (FIRST, "CHARGED", 250.0),
         (SECOND, "PENDING", 0.0),
     ]
+
+
+def test_a_service_keeps_its_order_though_its_clock_was_set_back() -> None:
+    """Its history has a sequence of its own; the times are only shown."""
+    history = [
+        Change(FIRST, FIRST, "NONE", "PENDING", at("05.000000")),
+        Change(FIRST, "b", "PENDING", "COMPLETED", at("04.000000")),
+    ]
+    changes = relative(changes_of("order", history, frozenset({FIRST})))
+    assert [(one.to_status, one.at_ms) for one in changes] == [("PENDING", 0.0), ("COMPLETED", -1000.0)]
+
+
+def test_times_count_from_the_placing_though_another_clock_is_behind() -> None:
+    """The order begins when the Order service says so."""
+    orders = frozenset({FIRST})
+    early = changes_of("inventory", [Change(FIRST, "a", "NONE", "RESERVED", at("03.000000"))], orders)
+    placed = changes_of("order", [Change(FIRST, FIRST, "NONE", "PENDING", at("05.000000"))], orders)
+    assert [one.at_ms for one in relative([*placed, *early])] == [-2000.0, 0.0]
