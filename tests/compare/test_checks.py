@@ -119,6 +119,11 @@ def test_an_order_that_was_never_placed_has_not_ended() -> None:
     """An order without a row is told apart from one that waits."""
     case = order_with(base(CHOREOGRAPHED), PAID_ORDER, status="(never placed)")
     assert "(never placed)" in finding(case, "every order ends").faults[0]
+    unheard_of = recording_with(case, trace=(), changes=())
+    assert [line.what for line in finding(unheard_of, "every order ends").history] == [
+        "RESERVED, 1 held",
+        "CHARGED, 20000 cents",
+    ]
 
 
 def test_an_order_that_waits_for_its_refund_is_not_over() -> None:

@@ -12,7 +12,13 @@ from compare.checks import Verdict, judge, verdict_of
 from compare.recording import Recording
 from compare.scenario import Scenario
 from tests.compare.faulty import Wire, recorded_under, refusing
-from tests.compare.planting import PAID_ORDER, and_then, base, recording_with
+from tests.compare.planting import (
+    PAID_ORDER,
+    and_then,
+    base,
+    recording_with,
+    refunded_too_late_in_history,
+)
 from tests.compare.recordings import CHOREOGRAPHED, DECLINED, ORCHESTRATED, PAID, scenario
 
 MODES: Final = pytest.mark.parametrize("mode", [ORCHESTRATED, CHOREOGRAPHED], ids=lambda mode: mode.name)
@@ -134,3 +140,31 @@ def test_an_interrupted_service_may_give_a_record_up_twice() -> None:
     assert invalid(stuck(), twice) == ["everything is accounted for"]
     crash = recording.strikes[0].model_copy(update={"kind": "crash"})
     assert invalid(stuck(), twice.model_copy(update={"strikes": (*recording.strikes, crash)})) == []
+
+
+def test_what_was_lost_is_part_of_the_history() -> None:
+    """The charge that nobody has seen is what a refund of another amount contradicts."""
+    one = failing("timed_out")
+    recording = recorded_under(one, CHOREOGRAPHED, wire=Wire("lose", "PaymentProcessed", ALWAYS))
+    trace = tuple(
+        record.model_copy(update={"body": {**record.body, "amount_cents": 500}})
+        if record.type == "PaymentRefunded"
+        else record
+        for record in recording.trace
+    )
+    found = judge(one, recording.model_copy(update={"trace": trace}))
+    history = next(one.history for one in found if one.check == "charged means completed or refunded")
+    assert [(line.evidence, line.where.partition(":")[0]) for line in history] == [
+        ("lost", "payment"),
+        ("record", "payment"),
+    ]
+    assert history[0].what == "PaymentProcessed gets lost"
+
+
+def test_a_wrong_clock_makes_times_worthless() -> None:
+    """What the databases' times seem to say of two services is no evidence then."""
+    late = refunded_too_late_in_history(base(CHOREOGRAPHED))
+    check = "undone in reverse order"
+    assert check in invalid(late.scenario, late.recording)
+    skew = {"fault": "clock_skew", "service": "payment", "seconds": 5}
+    assert check not in invalid(scenario(PAID, DECLINED, faults=[skew]), late.recording)

@@ -185,7 +185,7 @@ def test_only_the_orchestrated_mode_has_an_orchestrator() -> None:
 
 
 async def test_a_scenario_that_a_broker_cannot_have_is_told_from_one_that_it_can() -> None:
-    """A rebalance needs groups, which the embedded broker lacks; an outage needs a broker of the lab's own."""
+    """A rebalance needs groups, which the embedded broker lacks; an outage needs a broker of our own."""
     settings = Settings()
     rebalance, outage = find_scenario(NEEDS_GROUPS), find_scenario("broker-outage-mid-compensation")
     async with open_broker(EMBEDDED, settings) as broker:

@@ -62,6 +62,16 @@ def command_line(pid: int) -> str:
         return ""
 
 
+def all_rows(get: Callable[[str, str], Any], service: str, table: str) -> list[dict[str, Any]]:
+    """Every row of a table, page by page."""
+    rows, path = [], f"/{table}?limit=200"
+    while path:
+        page = get(service, path)
+        rows += page["items"]
+        path = page["next"]
+    return rows
+
+
 @dataclass
 class Lab:
     """A mode that runs: its first process, and what it prints."""
@@ -85,13 +95,8 @@ class Lab:
         return answer.json()
 
     def all_rows(self, service: str, table: str) -> list[dict[str, Any]]:
-        """Every row of a table, page by page."""
-        rows, path = [], f"/{table}?limit=200"
-        while path:
-            page = self.get(service, path)
-            rows += page["items"]
-            path = page["next"]
-        return rows
+        """Every row of a table."""
+        return all_rows(self.get, service, table)
 
     def broker(self) -> str:
         """The address that the banner tells other Kafka clients."""

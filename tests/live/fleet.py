@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 
-from tests.live.conftest import PORTS, PROJECT, clean_environment, until
+from tests.live.conftest import PORTS, PROJECT, all_rows, clean_environment, until
 
 READY_S = 60.0
 
@@ -103,13 +103,8 @@ class Fleet:
         return answer.json()
 
     def all_rows(self, service: str, table: str) -> list[dict[str, Any]]:
-        """Every row of a table, page by page."""
-        rows, path = [], f"/{table}?limit=200"
-        while path:
-            page = self.get(service, path)
-            rows += page["items"]
-            path = page["next"]
-        return rows
+        """Every row of a table."""
+        return all_rows(self.get, service, table)
 
 
 @contextmanager
