@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -13,6 +13,7 @@ from common.core import Core
 from common.domain.order import OrderStatus
 from common.messages import CancelOrder, PlaceOrder, RetryCompensation
 from common.runner import BrokerLink
+from common.settings import Settings
 from common.wiring import Mode
 from compare.injection import Struck
 from compare.instance import Premises
@@ -41,11 +42,12 @@ class Surroundings:
     """Where their databases are."""
     outage: Outage | None
     """None for a broker that the lab can't take away."""
+    settings: Settings = field(default_factory=Settings)
 
     @property
     def premises(self) -> Premises:
         """What the services are built from."""
-        return Premises(self.plan.scenario, self.plan.rules, self.link, self.folder)
+        return Premises(self.plan.scenario, self.plan.rules, self.link, self.folder, self.settings)
 
 
 class Engine(Protocol):

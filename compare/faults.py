@@ -161,6 +161,11 @@ class FaultSpec(BaseModel):
                 "step",
             ),
             (
+                kind is not Fault.LOSE or self.step is not Step.COMPLETE or self.record is not Which.ANSWER,
+                "nobody waits to hear of an order's end, so nobody would miss it; take another record",
+                "record",
+            ),
+            (
                 self.service != "orchestrator" or self.instead is not None,
                 "a mode has no orchestrator; name the service to hit there, as `instead`",
                 "service",

@@ -41,6 +41,9 @@ class Struck:
     order_id: str | None
     at: float = field(default_factory=monotonic)
     over: float | None = None
+    record_id: str | None = None
+    """Of what it struck on the wire."""
+    record_type: str | None = None
 
     def ended(self) -> None:
         """What was hit is as before."""
@@ -79,6 +82,12 @@ class Injection:
         """The probe of a service; it is asked for once more when the service is rebuilt."""
         hit = [target for target in self._targets if target.service == service]
         return _LabProbe(self, hit, act)
+
+    def begin(self) -> None:
+        """Note what strikes from the beginning on."""
+        for target in self._targets:
+            if target.spec.fault is Fault.CLOCK_SKEW:
+                self.strike(target, service=target.service, boundary=None, order_id=None)
 
     def clock(self, service: str) -> Callable[[], datetime]:
         """The clock of a service."""

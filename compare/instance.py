@@ -6,12 +6,14 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NoReturn
 
 from sqlalchemy import Connection
 
 from common.core import Core
+from common.databases import database_for, drop_schemas
 from common.domain.decision import Rules
 from common.domain.order import OrderStatus
 from common.envelope import Outgoing
@@ -20,10 +22,10 @@ from common.probe import Probe
 from common.publisher import KafkaPublisher, Publisher
 from common.runner import BrokerLink, Runner
 from common.services import ORDERS, STOCK, fill_stock
-from common.store.database import Database
+from common.settings import Settings
 from common.store.rows import LoadedRows
 from common.subscription import Batch
-from common.wiring import Wiring
+from common.wiring import Mode, Wiring
 from compare.injection import CrashError
 from compare.plan import WARM_UP_ITEM
 from compare.repeating import RepeatingPublisher
@@ -38,17 +40,28 @@ class Premises:
     rules: Rules
     link: BrokerLink
     folder: Path
-    """Where their databases are."""
+    """Where their databases are, unless the settings name a server; its name tells them apart there."""
+    settings: Settings
 
     def core(self, wiring: Wiring, probe: Probe | None = None) -> Core:
         """A core over the service's database, with the scenario's stock."""
-        tables = wiring.domain.storage.tables
-        # The folder goes with the replay: its databases survive a crash, but need not survive a power cut.
-        database = Database(f"sqlite:///{self.folder / wiring.name}.db", tables, synchronous="OFF")
-        if STOCK.table in tables:
+        database = database_for(wiring, self._local, self._run)
+        if STOCK.table in database.tables:
             fill_stock(database, {**self.scenario.stock, WARM_UP_ITEM: 1})
         recovery = self.scenario.patience
         return Core(wiring, self.rules, database, self.link.prefix, recovery=recovery, probe=probe)
+
+    def clear_away(self, mode: Mode) -> None:
+        """Remove what the replay has left on a database server; the folder's owner removes the folder."""
+        drop_schemas(mode, self._local, self._run)
+
+    @property
+    def _local(self) -> Settings:
+        return self.settings.model_copy(update={"data_dir": self.folder})
+
+    @property
+    def _run(self) -> str:
+        return blake2b(self.folder.name.encode(), digest_size=4).hexdigest()
 
     def publisher(self) -> Publisher:
         """The way to the broker."""

@@ -140,7 +140,9 @@ class Lab:
         await self._broker.make_topics(topics, link.partitions)
         try:
             told = partial(self._told, name, mode.name)
-            return await replay(same, mode, link, told, self._broker.outage, self._make_engine)
+            return await replay(
+                same, mode, link, told, self._broker.outage, self._make_engine, self._settings
+            )
         finally:
             await self._drop(topics)
 

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from common.domain.decision import Rules
 from common.envelope import Outgoing
 from common.runner import BrokerLink
+from common.settings import load_settings
 from compare.injection import Memory
 from compare.instance import Premises
 from compare.scenario import Scenario
@@ -42,8 +43,8 @@ class Instructions(BaseModel):
 
     @property
     def premises(self) -> Premises:
-        """What the service is built from."""
-        return Premises(self.scenario, self.rules, self.link, self.folder)
+        """What the service is built from; the environment, which is the lab's, has the settings."""
+        return Premises(self.scenario, self.rules, self.link, self.folder, load_settings())
 
 
 def packed(records: Iterable[Outgoing]) -> list[list[Any]]:

@@ -12,6 +12,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from common.errors import BrokerError, LabError
 from common.messages import CancelOrder, PlaceOrder, RetryCompensation
 from common.probe import Boundary
 from common.publisher import KafkaPublisher
+from common.runner import BrokerLink
 from common.wiring import Wiring
 from compare.child import HOST, Child
 from compare.engine import Surroundings
@@ -47,7 +49,7 @@ class Processes:
     def __init__(self, around: Surroundings, ends: Ends, host: Sequence[str] = HOST) -> None:
         names = {order.command.order_id: order.spec.name for order in around.plan.orders}
         self.children: dict[str, Child] = {}
-        self._around = around
+        self._around = around = replace(around, link=_link(around))
         self._names = names if around.plan.scenario.faults else {}
         self._host = host
         self._injection = Injection(around.plan.scenario, around.mode, names)
@@ -88,6 +90,7 @@ class Processes:
             BrokerError: they were not ready in time.
             LabError: one has died.
         """
+        self._injection.begin()
         for wiring in self._around.mode.services:
             self._cores[wiring.name] = self._around.premises.core(wiring)
             self.children[wiring.name] = child = self._child(wiring)
@@ -243,6 +246,16 @@ class Processes:
             await asyncio.sleep(seconds)
         finally:
             await second.stop()
+
+
+def _link(around: Surroundings) -> BrokerLink:
+    """The way to the broker, without consumer groups unless a fault is about those.
+
+    A member that is killed stays in its group until its session has ended, 10 s later, on any broker. Who
+    takes its place would wait for that, and the scenario be about little else.
+    """
+    rebalances = any(spec.fault is Fault.REBALANCE for spec in around.plan.scenario.faults)
+    return replace(around.link, sole_instance=around.link.sole_instance or not rebalances)
 
 
 class _Offsets:

@@ -26,6 +26,7 @@ from common.domain.order import OrderStatus
 from common.errors import BrokerError, LabError
 from common.messages import CancelOrder, OrderCompensationFailed, OrderFailed, RetryCompensation
 from common.runner import BrokerLink
+from common.settings import Settings
 from common.store.journal import counts
 from common.wiring import Mode
 from compare.engine import Engine, MakeEngine, Outage, Surroundings
@@ -52,17 +53,19 @@ async def replay(  # noqa: PLR0913, PLR0917 - half of them have defaults
     advance: Advance = lambda _ended, _total: None,
     outage: Outage | None = None,
     make_engine: MakeEngine = Services,
+    settings: Settings | None = None,
 ) -> Recording:
     """Run a scenario's orders through one mode, on topics that exist, and return what happened.
 
-    `outage` is the broker, if it can be taken away; `make_engine` makes what runs the services.
+    `outage` is the broker, if it can be taken away; `make_engine` makes what runs the services; `settings`
+    say where the databases are.
 
     Raises:
         LabError: the services could not be started; what goes wrong later is the recording's `unfinished`.
     """
     topics = [link.prefix + topic for topic in mode.all_topics]
     with TemporaryDirectory(prefix="saga-lab-") as folder:
-        around = Surroundings(plan_, mode, link, Path(folder), outage)
+        around = Surroundings(plan_, mode, link, Path(folder), outage, settings or Settings())
         async with _observing(link, topics) as observer:
             engine = make_engine(around, observer)
             try:
@@ -83,6 +86,7 @@ async def replay(  # noqa: PLR0913, PLR0917 - half of them have defaults
                 return gather_evidence(plan_, engine.cores(), observer.records, link.prefix, happened)
             finally:
                 await engine.stop()
+                await asyncio.to_thread(around.premises.clear_away, mode)
 
 
 def _counted(cores: Mapping[str, Core]) -> dict[str, Counter[str]]:
@@ -106,7 +110,10 @@ def _strikes(found: Sequence[Struck], start: float) -> tuple[Strike, ...]:
             service=struck.service,
             boundary=struck.boundary,
             order_id=struck.order_id,
-            at_ms=_ms(struck.at - start),
+            record_id=struck.record_id,
+            record_type=struck.record_type,
+            # What has been so from the beginning began before the first order.
+            at_ms=max(0.0, _ms(struck.at - start)),
             over_ms=None if struck.over is None else _ms(struck.over - start),
         )
         for struck in found
@@ -224,8 +231,9 @@ class _Lab:
             await self._observer.until_ended(order_id, OrderFailed.__name__)
 
     async def _request(self, what: str, command: CancelOrder | RetryCompensation, at: OrderStatus) -> None:
+        asked_at = monotonic()
         accepted = await self._engine.request(command, at)
-        self.asked.append(_Asked(command.order_id, what, accepted, monotonic()))
+        self.asked.append(_Asked(command.order_id, what, accepted, asked_at))
 
     async def _until_ended(self, order_ids: frozenset[str]) -> None:
         # The observer tells, and not the Order service's database: asking that would slow down the observed.

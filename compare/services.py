@@ -75,6 +75,7 @@ class Services:
         Raises:
             BrokerError: they were not ready in time.
         """
+        self._injection.begin()
         for wiring in self._around.mode.services:
             self._keepers.append(asyncio.create_task(self._keep(wiring, self._begin(wiring))))
         try:

@@ -94,6 +94,7 @@ class Wire:
                 and self._injection.strikes_again(target)
             ):
                 struck = self._injection.strike(target, service=service, boundary=None, order_id=order_id)
+                struck.record_id, struck.record_type = record.id, kind
                 treated = self._strike(struck, record, kind)
                 self._treated[known] = treated
         return treated

@@ -22,6 +22,10 @@ MISTAKES: Final[list[tuple[dict[str, Any], str]]] = [
     ({"fault": "crash", "step": "place"}, "only the `record: answer` of placing can be struck"),
     ({"fault": "lose", "step": "place"}, "only the `record: answer` of placing can be struck"),
     (
+        {"fault": "lose", "step": "complete", "record": "answer"},
+        "nobody waits to hear of an order's end, so nobody would miss it",
+    ),
+    (
         {"fault": "crash", "step": "pay", "service": "orchestrator"},
         "a mode has no orchestrator; name the service to hit there, as `instead`",
     ),
@@ -78,7 +82,10 @@ def test_a_step_is_asked_for_by_each_modes_own_records(step: Step) -> None:
 @pytest.mark.parametrize("mode", [ORCHESTRATED, CHOREOGRAPHED], ids=lambda mode: mode.name)
 def test_a_step_is_answered_by_the_same_events_in_both_modes(step: Step, mode: Mode) -> None:
     """The answer is what the domain tells, so coordination makes no difference to it."""
-    assert aim(0, FaultSpec(fault=Fault.LOSE, step=step, record=Which.ANSWER), mode).records == ANSWERS[step]
+    assert (
+        aim(0, FaultSpec(fault=Fault.DUPLICATE, step=step, record=Which.ANSWER), mode).records
+        == ANSWERS[step]
+    )
 
 
 def test_placing_is_answered_by_what_starts_the_saga() -> None:

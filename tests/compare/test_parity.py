@@ -8,6 +8,7 @@ from typing import Final
 
 import pytest
 from aiokafka.admin import AIOKafkaAdminClient
+from sqlalchemy import create_engine, inspect
 
 import choreographed
 import orchestrated
@@ -16,6 +17,7 @@ from common.domain.payment import PaymentStatus
 from common.embedded import EmbeddedBroker
 from common.runner import BrokerLink
 from common.settings import Settings
+from common.store.postgresql import server_url
 from common.wiring import DEAD_LETTERS, Mode
 from compare.checks import Verdict
 from compare.lab import EMBEDDED, MODES, Lab, open_broker
@@ -27,6 +29,7 @@ from compare.scenario import ExpectedSplit, Scenario
 from compare.scenario_files import built_in_scenarios, find_scenario
 from tests.brokers import Embedded, consuming, read
 from tests.kafka_server.server import KafkaServer
+from tests.postgres_server.server import PostgresServer
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
 
@@ -130,6 +133,23 @@ async def test_both_modes_end_alike_on_kafka(kafka: KafkaServer, name: str) -> N
     assert_coordination(result)
     assert_order_by_order(mode.recording for mode in result.modes)
     assert not [topic for topic in await topics_on(kafka.bootstrap) if topic.startswith("saga-lab")]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize(
+    "scenario",
+    [scenario for scenario in built_in_scenarios() if scenario.faults and scenario.name != NEEDS_GROUPS],
+    ids=lambda scenario: scenario.name,
+)
+async def test_faults_end_alike_on_postgresql(
+    scenario: Scenario, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every service's data on PostgreSQL it is the same, and nothing is left there afterwards."""
+    monkeypatch.setenv("DATABASE_URL", postgres.url)
+    assert_parity(scenario, await replayed(EMBEDDED, scenario))
+    engine = create_engine(server_url(postgres.url))
+    assert not [name for name in inspect(engine).get_schema_names() if "order" in name]
+    engine.dispose()
 
 
 async def topics_on(bootstrap: str) -> list[str]:
