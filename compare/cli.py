@@ -68,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     # The client logs each of its attempts; when they come to nothing, a LabError says so, once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    # What a service gives up is wanted by a scenario, or else told by a check; both are in the report.
+    logging.getLogger("common.batch").setLevel(logging.CRITICAL)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

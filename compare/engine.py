@@ -30,6 +30,9 @@ class Outage(Protocol):
     async def up(self) -> None:
         """Be there again."""
 
+    async def set_round_trip(self, milliseconds: int) -> None:
+        """Delay every answer by this long."""
+
 
 @dataclass(frozen=True)
 class Surroundings:

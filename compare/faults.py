@@ -43,6 +43,8 @@ class Fault(StrEnum):
     """From there on, the service takes `seconds` more for each batch."""
     BROKER_OUTAGE = "broker_outage"
     """The broker is away for `seconds`."""
+    SLOW_BROKER = "slow_broker"
+    """From there on, each answer of the broker takes `seconds` more."""
     REBALANCE = "rebalance"
     """A second instance of the service joins its consumer group, and leaves `seconds` later."""
     ERROR = "error"
@@ -65,7 +67,9 @@ class Fault(StrEnum):
     """The service's clock is `seconds` ahead, or behind if that is below 0, from the beginning."""
 
 
-AT_A_BOUNDARY: Final = frozenset({Fault.CRASH, Fault.STOP, Fault.SLOW, Fault.BROKER_OUTAGE, Fault.REBALANCE})
+OF_THE_BROKER: Final = frozenset({Fault.BROKER_OUTAGE, Fault.SLOW_BROKER})
+"""They need a broker of the lab's own."""
+AT_A_BOUNDARY: Final = OF_THE_BROKER | {Fault.CRASH, Fault.STOP, Fault.SLOW, Fault.REBALANCE}
 """They strike when a service comes to a boundary with the nth record of a step."""
 IN_THE_DECIDER: Final = frozenset({Fault.ERROR, Fault.PERMANENT_ERROR})
 """They strike when the step is carried out."""
@@ -75,7 +79,7 @@ ON_THE_WIRE: Final = frozenset(
 """They strike between the nth record's producer and the broker."""
 
 _SECONDS: Final = frozenset(
-    {Fault.STOP, Fault.SLOW, Fault.BROKER_OUTAGE, Fault.REBALANCE, Fault.DELAY, Fault.CLOCK_SKEW}
+    {Fault.STOP, Fault.SLOW, Fault.REBALANCE, Fault.DELAY, Fault.CLOCK_SKEW, *OF_THE_BROKER}
 )
 """They need to be told how long."""
 
@@ -116,6 +120,11 @@ class FaultSpec(BaseModel):
     def duration_s(self) -> float:
         """The seconds; 0 if there are none."""
         return float(self.seconds or 0)
+
+    @property
+    def milliseconds(self) -> int:
+        """The same in milliseconds."""
+        return int(1000 * self.duration_s)
 
     def strikes_again(self, before: int) -> bool:
         """Whether it strikes once more, having struck so often before; copies are all made at once."""

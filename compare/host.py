@@ -209,6 +209,8 @@ async def _host() -> int:
     instructions = Instructions.model_validate_json(line)
     logging.basicConfig(level=instructions.log_level, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
+    # As in the lab itself: what a fault makes a service give up is in the report.
+    logging.getLogger("common.batch").setLevel(logging.CRITICAL)
     return await Host(instructions, mouth).run(lines)
 
 

@@ -21,7 +21,7 @@ from common.runner import BrokerLink
 from common.settings import Settings
 from common.wiring import Mode
 from compare.engine import MakeEngine, Outage
-from compare.faults import Fault
+from compare.faults import OF_THE_BROKER, Fault
 from compare.plan import Plan, plan
 from compare.recording import Recording
 from compare.replay import replay
@@ -113,7 +113,7 @@ class Lab:
         faults = {spec.fault for spec in scenario.faults}
         if Fault.REBALANCE in faults and self._broker.sole_instance:
             return "the embedded broker has room for one instance of a service; name another with --broker"
-        if Fault.BROKER_OUTAGE in faults and self._broker.outage is None:
+        if not faults.isdisjoint(OF_THE_BROKER) and self._broker.outage is None:
             return "only the embedded broker can be taken away by the lab; leave out --broker"
         return None
 

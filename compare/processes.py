@@ -200,6 +200,8 @@ class Processes:
                 self.begin(child.stand_still(seconds), struck)
             case Fault.BROKER_OUTAGE:
                 self.begin(self._be_away(child, seconds), struck)
+            case Fault.SLOW_BROKER if self._around.outage is not None:
+                self.begin(self._around.outage.set_round_trip(struck.target.spec.milliseconds))
             case Fault.REBALANCE:
                 wiring = self._around.mode.service(child.service)
                 self.begin(self._have_company(wiring, seconds), struck)

@@ -31,6 +31,7 @@ from common.store.journal import counts
 from common.wiring import Mode
 from compare.engine import Engine, MakeEngine, Outage, Surroundings
 from compare.evidence import Happened, gather_evidence
+from compare.faults import Fault
 from compare.injection import Struck
 from compare.observer import Observer
 from compare.plan import PlacedOrder, Plan
@@ -86,6 +87,8 @@ async def replay(  # noqa: PLR0913, PLR0917 - half of them have defaults
                 return gather_evidence(plan_, engine.cores(), observer.records, link.prefix, happened)
             finally:
                 await engine.stop()
+                if any(struck.target.spec.fault is Fault.SLOW_BROKER for struck in engine.struck) and outage:
+                    await outage.set_round_trip(0)
                 await asyncio.to_thread(around.premises.clear_away, mode)
 
 

@@ -179,13 +179,16 @@ class Services:
                 runner.lag_s = seconds
             case Fault.BROKER_OUTAGE if self._around.outage is not None:
                 self._begin_act(struck, self._be_away(self._around.outage, seconds))
+            case Fault.SLOW_BROKER if self._around.outage is not None:
+                self._begin_act(None, self._around.outage.set_round_trip(struck.target.spec.milliseconds))
             case Fault.REBALANCE:
                 self._begin_act(struck, self._have_company(wiring, seconds))
 
-    def _begin_act(self, struck: Struck, work: Coroutine[Any, Any, None]) -> None:
+    def _begin_act(self, struck: Struck | None, work: Coroutine[Any, Any, None]) -> None:
         async def act() -> None:
             await work
-            struck.ended()
+            if struck is not None:
+                struck.ended()
 
         task = asyncio.create_task(act())
         self._acts.add(task)

@@ -136,3 +136,31 @@ async def test_an_outage_that_the_scenario_wants_is_none_of_the_replays_trouble(
     assert mode_result(late, recording).verdict is Verdict.VALID
     assert [strike.kind for strike in recording.strikes] == ["broker_outage", "delay"]
     assert all(strike.over_ms is not None for strike in recording.strikes)
+
+
+class Throttle:
+    """The embedded broker, and what it was told about its speed."""
+
+    def __init__(self, broker: EmbeddedBroker) -> None:
+        self.told: list[int] = []
+        self._broker = broker
+        self.down, self.up = broker.down, broker.up
+
+    async def set_round_trip(self, milliseconds: int) -> None:
+        """Delay every answer by this long."""
+        self.told.append(milliseconds)
+        await self._broker.set_round_trip(milliseconds)
+
+
+async def test_a_broker_that_a_fault_has_slowed_down_is_as_before_afterwards(
+    embedded: EmbeddedBroker,
+) -> None:
+    """The next replay on it has nothing to do with the fault of this one."""
+    slow = scenario(PAID, faults=[{"fault": "slow_broker", "step": "pay", "seconds": 0.02}])
+    await embedded.create_topics(CHOREOGRAPHED.all_topics, 2)
+    throttle = Throttle(embedded)
+    recording = await replay_in(
+        plan(slow, Settings().rules), CHOREOGRAPHED, link_to(embedded), outage=throttle
+    )
+    assert mode_result(slow, recording).verdict is Verdict.VALID
+    assert throttle.told == [20, 0]
