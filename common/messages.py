@@ -233,6 +233,14 @@ class TimedOut(Resumption):
     STEP = Step.CANCEL
 
 
+class RefuseSaga(Command):
+    """Give up an order's `SagaStarted`, which can't be processed."""
+
+    STEP = Step.PLACE
+
+    reason: Reason
+
+
 class RefuseReservation(Command):
     """Give up an order's `ReserveInventory`, which can't be processed."""
 
@@ -250,7 +258,7 @@ class RefusePayment(Command):
 
 
 class ReportReleaseFailure(Command):
-    """Give up an order's `ReleaseInventory`, which keeps failing: the goods are still held."""
+    """Give up an order's `ReleaseInventory`, which keeps failing: the goods may still be held."""
 
     STEP = Step.RELEASE
 
@@ -258,7 +266,7 @@ class ReportReleaseFailure(Command):
 
 
 class ReportRefundFailure(Command):
-    """Give up an order's `RefundPayment`, which keeps failing: the charge still stands."""
+    """Give up an order's `RefundPayment`, which keeps failing: the charge may still stand."""
 
     STEP = Step.REFUND
 
@@ -343,7 +351,7 @@ class InventoryReleased(InventoryEvent):
 
 
 class InventoryReleaseFailed(InventoryEvent):
-    """The goods could not be given back; they are still held."""
+    """The goods could not be given back; if any were held, they still are."""
 
     STEP = Step.RELEASE
     FAILURE = True
@@ -378,7 +386,7 @@ class PaymentRefunded(PaymentEvent):
 
 
 class PaymentRefundFailed(PaymentEvent):
-    """The money could not be given back; the charge still stands."""
+    """The money could not be given back; if any was charged, the charge still stands."""
 
     STEP = Step.REFUND
     FAILURE = True

@@ -265,7 +265,7 @@ class _Lab:
             try:
                 return await self._observer.end_offsets()
             except BrokerError:
-                if self._engine.idle:
+                if not any(struck.target.spec.fault is Fault.BROKER_OUTAGE for struck in self._engine.struck):
                     raise
                 await asyncio.sleep(_OUTAGE_POLL_S)
 

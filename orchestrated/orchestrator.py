@@ -20,6 +20,7 @@ from common.messages import (
     PaymentDeclined,
     PaymentRefunded,
     Reason,
+    RefuseSaga,
     SagaStarted,
     Step,
     TimedOut,
@@ -49,9 +50,10 @@ def handle_event(
 ) -> Decision[OrderSaga | None]:
     """Take the row of the table that fits the saga's state and the event; without one, ignore the event."""
     if saga is None:
-        if not isinstance(event, SagaStarted):
+        if not isinstance(event, SagaStarted | CancelSaga | RefuseSaga):
             return Decision(None)
-        saga = OrderSaga(**event.model_dump())
+        details = event.model_dump(exclude={"reason"})
+        saga = OrderSaga(**details)
     row = ORDER_SAGA.find(saga.state, type(event))
     if row is None:
         return Decision(saga)
@@ -80,6 +82,7 @@ ORCHESTRATOR: Final[Domain[OrderSaga | None]] = Domain(
     answers=ORDER_SAGA.sends,
     storage=RowPerOrder(SAGAS),
     origin=ORDER_SAGA.start,
+    gives_up_with={SagaStarted: RefuseSaga},
 )
 
 WIRING: Final = Wiring(

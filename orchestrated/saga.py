@@ -26,6 +26,7 @@ from common.messages import (
     ProcessPayment,
     Reason,
     RefundPayment,
+    RefuseSaga,
     ReleaseInventory,
     ReserveInventory,
     RetryCompensation,
@@ -57,13 +58,13 @@ class SagaState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class OrderSaga:
-    """All that the orchestrator knows of one order's saga."""
+    """All that the orchestrator knows of one order's saga; one that ended before it began has no details."""
 
     order_id: str
-    customer_id: str
-    item: str
-    quantity: int
-    price_cents: int
+    customer_id: str = ""
+    item: str = ""
+    quantity: int = 0
+    price_cents: int = 0
     state: SagaState = SagaState.PENDING
     begun: tuple[str, ...] = ()
     """The steps that may have had an effect, in their order: what there is to undo.
@@ -138,13 +139,16 @@ ORDER_SAGA: Final = ProcessTable(
     rows=(
     #   at                     on                      to                     send
     row(S.PENDING,             SagaStarted,            S.RESERVING_INVENTORY, reserve_inventory),
+    # These come before a saga has begun, and leave a tombstone: one that is started later has ended already.
+    row(S.PENDING,             CancelSaga,             S.FAILED,              saga_failed),
+    row(S.PENDING,             RefuseSaga,             S.FAILED,              saga_failed),
 
     row(S.RESERVING_INVENTORY, InventoryReserved,      S.PROCESSING_PAYMENT,  process_payment),
     row(S.RESERVING_INVENTORY, InventoryRejected,      S.FAILED,              saga_failed),
     row(S.RESERVING_INVENTORY, Overdue,                S.RESERVING_INVENTORY, reserve_inventory),
     row(S.RESERVING_INVENTORY, TimedOut,               S.COMPENSATING,        compensate),
     row(S.RESERVING_INVENTORY, CancelSaga,             S.COMPENSATING,        compensate),
-    *late(S.RESERVING_INVENTORY, SagaStarted),
+    *late(S.RESERVING_INVENTORY, SagaStarted, RefuseSaga),
 
     row(S.PROCESSING_PAYMENT,  PaymentProcessed,       S.COMPLETED,           saga_completed),
     row(S.PROCESSING_PAYMENT,  PaymentDeclined,        S.COMPENSATING,        compensate),
@@ -152,7 +156,7 @@ ORDER_SAGA: Final = ProcessTable(
     row(S.PROCESSING_PAYMENT,  TimedOut,               S.COMPENSATING,        compensate),
     row(S.PROCESSING_PAYMENT,  CancelSaga,             S.PROCESSING_PAYMENT,  cancel_payment),
     row(S.PROCESSING_PAYMENT,  PaymentRefunded,        S.COMPENSATING,        compensate),
-    *late(S.PROCESSING_PAYMENT, SagaStarted, InventoryReserved, InventoryRejected),
+    *late(S.PROCESSING_PAYMENT, SagaStarted, RefuseSaga, InventoryReserved, InventoryRejected),
 
     row(S.COMPENSATING,        PaymentRefunded,        S.COMPENSATING,        compensate),
     row(S.COMPENSATING,        InventoryReleased,      S.FAILED,              saga_failed),
@@ -161,7 +165,7 @@ ORDER_SAGA: Final = ProcessTable(
     row(S.COMPENSATING,        PaymentRefundFailed,    S.COMPENSATION_FAILED, undo_failed),
     row(S.COMPENSATING,        InventoryReleaseFailed, S.COMPENSATION_FAILED, undo_failed),
     # A late success needs no undo of its own: that has been asked for, behind the step in the same partition.
-    *late(S.COMPENSATING, SagaStarted, CancelSaga, RetryCompensation),
+    *late(S.COMPENSATING, SagaStarted, RefuseSaga, CancelSaga, RetryCompensation),
     *late(S.COMPENSATING, InventoryReserved, InventoryRejected, PaymentProcessed, PaymentDeclined),
 
     row(S.COMPENSATION_FAILED, RetryCompensation,      S.COMPENSATING,        compensate),
@@ -169,15 +173,15 @@ ORDER_SAGA: Final = ProcessTable(
     row(S.COMPENSATION_FAILED, InventoryReleased,      S.FAILED,              saga_failed),
     row(S.COMPENSATION_FAILED, SagaStarted,            S.COMPENSATION_FAILED, undo_failed),
     *late(S.COMPENSATION_FAILED, CancelSaga, InventoryReserved, InventoryRejected, PaymentProcessed),
-    *late(S.COMPENSATION_FAILED, PaymentDeclined, InventoryReleaseFailed, PaymentRefundFailed),
+    *late(S.COMPENSATION_FAILED, RefuseSaga, PaymentDeclined, InventoryReleaseFailed, PaymentRefundFailed),
 
     # An end is told again to whoever asks again, and is never left.
     row(S.COMPLETED,           SagaStarted,            S.COMPLETED,           saga_completed),
-    *late(S.COMPLETED, CancelSaga, InventoryReserved, InventoryRejected),
+    *late(S.COMPLETED, RefuseSaga, CancelSaga, InventoryReserved, InventoryRejected),
     *late(S.COMPLETED, PaymentProcessed, PaymentDeclined, PaymentRefunded),
     row(S.FAILED,              SagaStarted,            S.FAILED,              saga_failed),
     row(S.FAILED,              RetryCompensation,      S.FAILED,              saga_failed),
-    *late(S.FAILED, CancelSaga, InventoryReserved, InventoryRejected),
+    *late(S.FAILED, RefuseSaga, CancelSaga, InventoryReserved, InventoryRejected),
     *late(S.FAILED, PaymentProcessed, PaymentDeclined, PaymentRefunded, PaymentRefundFailed),
     *late(S.FAILED, InventoryReleased, InventoryReleaseFailed),
     ),

@@ -133,7 +133,7 @@ def _refuse(inventory: Inventory, command: RefuseReservation) -> Decision[Invent
 
 
 def _report_failure(inventory: Inventory, order_id: str, reason: Reason) -> Decision[Inventory]:
-    if inventory.status != ReservationStatus.RESERVED:
+    if inventory.status == ReservationStatus.RELEASED:
         return Decision(inventory, late=True)
     return Decision(inventory, (InventoryReleaseFailed(order_id=order_id, reason=reason),))
 

@@ -127,6 +127,6 @@ def _refuse(payment: Payment | None, command: RefusePayment) -> Decision[Payment
 
 
 def _report_failure(payment: Payment | None, command: ReportRefundFailure) -> Decision[Payment | None]:
-    if payment is None or payment.status is not PaymentStatus.CHARGED:
+    if payment is not None and payment.status is PaymentStatus.REFUNDED:
         return Decision(payment, late=True)
-    return Decision(payment, (PaymentRefundFailed(order_id=payment.order_id, reason=command.reason),))
+    return Decision(payment, (PaymentRefundFailed(order_id=command.order_id, reason=command.reason),))

@@ -9,10 +9,12 @@ tries again, and finds the row. Where that won't do there is `write_alone`.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
@@ -33,6 +35,8 @@ from common.store.schema import METADATA
 Synchronous = Literal["FULL", "OFF"]
 
 _BUSY_TIMEOUT_MS: Final = 10_000
+_SWITCH_AGAIN_S: Final = 0.01
+_SWITCH_LIMIT_S: Final = 1.0
 _FILES: Final = "files"
 """Where a connection's record has the identities of the files that it is to."""
 
@@ -169,12 +173,23 @@ def _distrust(context: ExceptionContext) -> None:
 def _prepare_sqlite(synchronous: Synchronous, connection: Any, _record: object) -> None:  # noqa: ANN401 - a DBAPI connection is untyped
     # The driver must not begin transactions by itself: it would begin them deferred, see _begin_sqlite.
     connection.isolation_level = None
-    for pragma in (
-        f"busy_timeout = {_BUSY_TIMEOUT_MS}",
-        f"synchronous = {synchronous}",
-        "journal_mode = WAL",
-    ):
-        connection.execute(f"PRAGMA {pragma}")
+    connection.execute(f"PRAGMA busy_timeout = {_BUSY_TIMEOUT_MS}")
+    connection.execute(f"PRAGMA synchronous = {synchronous}")
+    _use_wal(connection)
+
+
+def _use_wal(connection: Any) -> None:  # noqa: ANN401 - as above
+    """Switch to WAL; unlike all else, that fails at once where another instance is about to do the same."""
+    deadline = monotonic() + _SWITCH_LIMIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or monotonic() > deadline:
+                raise
+            sleep(_SWITCH_AGAIN_S)
+        else:
+            return
 
 
 def _begin_sqlite(connection: Connection) -> None:

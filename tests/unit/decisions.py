@@ -161,37 +161,38 @@ REJECTED: Final = InventoryRejected(order_id=ID, reason=OTHER)
 OUT_OF_STOCK: Final = InventoryRejected(order_id=ID, reason=Reason.OUT_OF_STOCK)
 NO_SUCH_ITEM: Final = InventoryRejected(order_id=ID, reason=Reason.UNKNOWN_ITEM)
 RELEASED: Final = InventoryReleased(order_id=ID, reason=WHY, item="laptop", quantity=2)
+STILL_HELD: Final = InventoryReleaseFailed(order_id=ID, reason=WHY)
 NOTHING_RELEASED: Final = InventoryReleased(order_id=ID, reason=WHY)
 
 INVENTORIES: Final[dict[tuple[Inventory, Message], Decision[Inventory]]] = {
     (FULL, RESERVE): Decision(HELD, (RESERVED,)),
     (FULL, RELEASE): Decision(Inventory(FULL.stock, NEVER_HELD.reservation), (NOTHING_RELEASED,)),
     (FULL, REFUSE): Decision(Inventory(FULL.stock, GIVEN_UP.reservation), (REJECTED,)),
-    (FULL, NOT_RELEASED): Decision(FULL, late=True),
+    (FULL, NOT_RELEASED): Decision(FULL, (STILL_HELD,)),
     (SHORT, RESERVE): Decision(OUT, (OUT_OF_STOCK,)),
     (SHORT, RELEASE): Decision(Inventory(SHORT.stock, NEVER_HELD.reservation), (NOTHING_RELEASED,)),
     (SHORT, REFUSE): Decision(Inventory(SHORT.stock, GIVEN_UP.reservation), (REJECTED,)),
-    (SHORT, NOT_RELEASED): Decision(SHORT, late=True),
+    (SHORT, NOT_RELEASED): Decision(SHORT, (STILL_HELD,)),
     (UNKNOWN, RESERVE): Decision(NO_ITEM, (NO_SUCH_ITEM,)),
     (UNKNOWN, RELEASE): Decision(NEVER_HELD, (NOTHING_RELEASED,)),
     (UNKNOWN, REFUSE): Decision(GIVEN_UP, (REJECTED,)),
-    (UNKNOWN, NOT_RELEASED): Decision(UNKNOWN, late=True),
+    (UNKNOWN, NOT_RELEASED): Decision(UNKNOWN, (STILL_HELD,)),
     (HELD, RESERVE): Decision(HELD, (RESERVED,)),
     (HELD, RELEASE): Decision(GIVEN_BACK, (RELEASED,)),
     (HELD, REFUSE): Decision(HELD, late=True),
-    (HELD, NOT_RELEASED): Decision(HELD, (InventoryReleaseFailed(order_id=ID, reason=WHY),)),
+    (HELD, NOT_RELEASED): Decision(HELD, (STILL_HELD,)),
     (OUT, RESERVE): Decision(OUT, (OUT_OF_STOCK,)),
     (OUT, RELEASE): Decision(OUT, (InventoryReleased(order_id=ID, reason=Reason.OUT_OF_STOCK),)),
     (OUT, REFUSE): Decision(OUT, late=True),
-    (OUT, NOT_RELEASED): Decision(OUT, late=True),
+    (OUT, NOT_RELEASED): Decision(OUT, (STILL_HELD,)),
     (NO_ITEM, RESERVE): Decision(NO_ITEM, (NO_SUCH_ITEM,)),
     (NO_ITEM, RELEASE): Decision(NO_ITEM, (InventoryReleased(order_id=ID, reason=Reason.UNKNOWN_ITEM),)),
     (NO_ITEM, REFUSE): Decision(NO_ITEM, late=True),
-    (NO_ITEM, NOT_RELEASED): Decision(NO_ITEM, late=True),
+    (NO_ITEM, NOT_RELEASED): Decision(NO_ITEM, (STILL_HELD,)),
     (GIVEN_UP, RESERVE): Decision(GIVEN_UP, (REJECTED,)),
     (GIVEN_UP, RELEASE): Decision(GIVEN_UP, (InventoryReleased(order_id=ID, reason=OTHER),)),
     (GIVEN_UP, REFUSE): Decision(GIVEN_UP, late=True),
-    (GIVEN_UP, NOT_RELEASED): Decision(GIVEN_UP, late=True),
+    (GIVEN_UP, NOT_RELEASED): Decision(GIVEN_UP, (STILL_HELD,)),
     (GIVEN_BACK, RESERVE): Decision(GIVEN_BACK, (InventoryRejected(order_id=ID, reason=WHY),)),
     (GIVEN_BACK, RELEASE): Decision(GIVEN_BACK, (RELEASED,)),
     (GIVEN_BACK, REFUSE): Decision(GIVEN_BACK, late=True),
@@ -224,6 +225,7 @@ PROCESSED: Final = PaymentProcessed(order_id=ID, amount_cents=200_00)
 REFUSED: Final = PaymentDeclined(order_id=ID, reason=WHY)
 REFUSED_UNTRIED: Final = PaymentDeclined(order_id=ID, reason=OTHER)
 REFUNDED: Final = PaymentRefunded(order_id=ID, reason=WHY, amount_cents=200_00)
+STILL_CHARGED: Final = PaymentRefundFailed(order_id=ID, reason=WHY)
 NOTHING_REFUNDED: Final = PaymentRefunded(order_id=ID, reason=WHY)
 NOTHING_CHARGED: Final = PaymentRefunded(order_id=ID, reason=Reason.CANCELLED)
 
@@ -233,25 +235,25 @@ PAYMENTS: Final[dict[tuple[Payment | None, Message], Decision[Payment | None]]] 
     (None, REFUND): Decision(NEVER_CHARGED, (NOTHING_REFUNDED,)),
     (None, DO_NOT_PAY): Decision(CANCELLED, (NOTHING_CHARGED,)),
     (None, REFUSE_TO_PAY): Decision(NOT_TRIED, (REFUSED_UNTRIED,)),
-    (None, NOT_REFUNDED): Decision(None, late=True),
+    (None, NOT_REFUNDED): Decision(None, (STILL_CHARGED,)),
     (CHARGED, PAY): Decision(CHARGED, (PROCESSED,)),
     (CHARGED, PAY_TOO_MUCH): Decision(CHARGED, (PROCESSED,)),
     (CHARGED, REFUND): Decision(PAID_BACK, (REFUNDED,)),
     (CHARGED, DO_NOT_PAY): Decision(CHARGED, (PROCESSED,)),
     (CHARGED, REFUSE_TO_PAY): Decision(CHARGED, late=True),
-    (CHARGED, NOT_REFUNDED): Decision(CHARGED, (PaymentRefundFailed(order_id=ID, reason=WHY),)),
+    (CHARGED, NOT_REFUNDED): Decision(CHARGED, (STILL_CHARGED,)),
     (DECLINED, PAY): Decision(DECLINED, (REFUSED,)),
     (DECLINED, PAY_TOO_MUCH): Decision(DECLINED, (REFUSED,)),
     (DECLINED, REFUND): Decision(DECLINED, (NOTHING_REFUNDED,)),
     (DECLINED, DO_NOT_PAY): Decision(DECLINED, (REFUSED,)),
     (DECLINED, REFUSE_TO_PAY): Decision(DECLINED, late=True),
-    (DECLINED, NOT_REFUNDED): Decision(DECLINED, late=True),
+    (DECLINED, NOT_REFUNDED): Decision(DECLINED, (STILL_CHARGED,)),
     (NOT_TRIED, PAY): Decision(NOT_TRIED, (REFUSED_UNTRIED,)),
     (NOT_TRIED, PAY_TOO_MUCH): Decision(NOT_TRIED, (REFUSED_UNTRIED,)),
     (NOT_TRIED, REFUND): Decision(NOT_TRIED, (PaymentRefunded(order_id=ID, reason=OTHER),)),
     (NOT_TRIED, DO_NOT_PAY): Decision(NOT_TRIED, (REFUSED_UNTRIED,)),
     (NOT_TRIED, REFUSE_TO_PAY): Decision(NOT_TRIED, late=True),
-    (NOT_TRIED, NOT_REFUNDED): Decision(NOT_TRIED, late=True),
+    (NOT_TRIED, NOT_REFUNDED): Decision(NOT_TRIED, (STILL_CHARGED,)),
     (PAID_BACK, PAY): Decision(PAID_BACK, (REFUSED,)),
     (PAID_BACK, PAY_TOO_MUCH): Decision(PAID_BACK, (REFUSED,)),
     (PAID_BACK, REFUND): Decision(PAID_BACK, (REFUNDED,)),

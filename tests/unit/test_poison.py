@@ -61,12 +61,13 @@ def spoiling(
 End = tuple[str | None, ...]
 
 COMPLETED: Final[End] = ("COMPLETED", None, "RESERVED", "CHARGED")
+NOT_STARTED: Final[End] = ("FAILED", "dead_letter", None, None)
 NOT_RESERVED: Final[End] = ("FAILED", "dead_letter", "REJECTED", None)
 NOT_CHARGED: Final[End] = ("FAILED", "dead_letter", "RELEASED", "DECLINED")
 DECLINED: Final[End] = ("FAILED", "payment_declined", "RELEASED", "DECLINED")
 POISON: Final[list[tuple[Mode, type[Message], End, int]]] = [
     # By mode and type: the end of an order, and how many services have given up its record.
-    (orchestrated.MODE, SagaStarted, COMPLETED, 1),
+    (orchestrated.MODE, SagaStarted, NOT_STARTED, 1),
     (orchestrated.MODE, ReserveInventory, NOT_RESERVED, 1),
     (orchestrated.MODE, InventoryReserved, COMPLETED, 1),
     (orchestrated.MODE, ProcessPayment, NOT_CHARGED, 1),
@@ -82,7 +83,9 @@ POISON: Final[list[tuple[Mode, type[Message], End, int]]] = [
     (choreographed.MODE, PaymentDeclined, DECLINED, 1),
     (choreographed.MODE, InventoryReleased, DECLINED, 1),
 ]
-PRICES: Final = {COMPLETED: 100_00, DECLINED: 400_00, NOT_RESERVED: 100_00, NOT_CHARGED: 100_00}
+PRICES: Final = dict.fromkeys([COMPLETED, NOT_STARTED, NOT_RESERVED, NOT_CHARGED], 100_00) | {
+    DECLINED: 400_00
+}
 
 
 @pytest.mark.parametrize("spoil", [spoiled, of_newer_schema])

@@ -26,6 +26,7 @@ from common.messages import (
     ProcessPayment,
     Reason,
     RefundPayment,
+    RefuseSaga,
     ReleaseInventory,
     ReserveInventory,
     RetryCompensation,
@@ -53,6 +54,7 @@ RELEASED: Final = InventoryReleased(order_id=ID, reason=DECLINED, item="laptop",
 NOT_RELEASED: Final = InventoryReleaseFailed(order_id=ID, reason=DECLINED)
 NEVER_CHARGED: Final = PaymentRefunded(order_id=ID, reason=Reason.CANCELLED)
 CANCEL: Final = CancelSaga(order_id=ID)
+REFUSE: Final = RefuseSaga(order_id=ID, reason=Reason.DEAD_LETTER)
 OVERDUE: Final = Overdue(order_id=ID)
 TIMED_OUT: Final = TimedOut(order_id=ID)
 RETRY: Final = RetryCompensation(order_id=ID)
@@ -215,6 +217,14 @@ def test_a_cancel_before_the_payment_undoes_the_reservation() -> None:
     story.when(RELEASED).expect(SagaFailed(order_id=ID, reason=Reason.CANCELLED), at=SagaState.FAILED)
 
 
+@pytest.mark.parametrize(("early", "reason"), [(CANCEL, Reason.CANCELLED), (REFUSE, Reason.DEAD_LETTER)])
+def test_a_saga_that_ended_before_it_began_is_not_started_any_more(early: Message, reason: Reason) -> None:
+    """Given nothing, when it is cancelled or refused, expect the bad end, and that again when it starts."""
+    failed = SagaFailed(order_id=ID, reason=reason)
+    story = given().when(early).expect(failed, at=SagaState.FAILED)
+    story.when(STARTED).expect(failed, at=SagaState.FAILED)
+
+
 def test_a_cancel_that_races_the_payment_is_left_to_the_payment_service() -> None:
     """Given a payment under way, expect the wish to be passed on, and then whatever came of it."""
     story = given(STARTED, RESERVED).when(CANCEL)
@@ -261,7 +271,7 @@ def test_the_first_reason_stays() -> None:
 
 @pytest.mark.parametrize(
     "event",
-    [RESERVED, REJECTED, PAID, NOT_PAID, REFUNDED, RELEASED, CANCEL, RETRY, OVERDUE, TIMED_OUT],
+    [RESERVED, REJECTED, PAID, NOT_PAID, REFUNDED, RELEASED, RETRY, OVERDUE, TIMED_OUT],
     ids=lambda event: type(event).__name__,
 )
 def test_an_event_of_an_unknown_saga_changes_nothing(event: Message) -> None:
@@ -300,6 +310,7 @@ EVENTS: Final = {
         NOT_REFUNDED,
         OVERDUE,
         TIMED_OUT,
+        REFUSE,
         OrderCompleted(order_id=ID),
     )
 }
@@ -315,6 +326,8 @@ SAGAS: Final = {
 }
 MOVES: Final[dict[tuple[SagaState, type[Message]], tuple[SagaState, type[Message]]]] = {
     (P, SagaStarted): (R, ReserveInventory),
+    (P, CancelSaga): (FAILED, SagaFailed),
+    (P, RefuseSaga): (FAILED, SagaFailed),
     (R, InventoryReserved): (PAYING, ProcessPayment),
     (R, InventoryRejected): (FAILED, SagaFailed),
     (R, Overdue): (R, ReserveInventory),
@@ -354,12 +367,12 @@ _UNDOS: Final[tuple[type[Message], ...]] = (
 )
 LATE: Final[dict[SagaState, set[type[Message]]]] = {
     P: set(),
-    R: {SagaStarted},
-    PAYING: {SagaStarted, InventoryReserved, InventoryRejected},
-    DONE: {CancelSaga, *_STEPS, PaymentRefunded},
-    UNDOING: {SagaStarted, CancelSaga, RetryCompensation, *_STEPS},
-    STUCK: {CancelSaga, *_STEPS, InventoryReleaseFailed, PaymentRefundFailed},
-    FAILED: {CancelSaga, *_STEPS, *_UNDOS},
+    R: {SagaStarted, RefuseSaga},
+    PAYING: {SagaStarted, RefuseSaga, InventoryReserved, InventoryRejected},
+    DONE: {RefuseSaga, CancelSaga, *_STEPS, PaymentRefunded},
+    UNDOING: {SagaStarted, RefuseSaga, CancelSaga, RetryCompensation, *_STEPS},
+    STUCK: {RefuseSaga, CancelSaga, *_STEPS, InventoryReleaseFailed, PaymentRefundFailed},
+    FAILED: {RefuseSaga, CancelSaga, *_STEPS, *_UNDOS},
 }
 """What may come at a state and doesn't matter there any more; all else is not to be expected."""
 
