@@ -20,7 +20,7 @@ from tests.live.fleet import Fleet, fleet
 pytestmark = [pytest.mark.live, pytest.mark.kafka, pytest.mark.timeout(420, func_only=True)]
 
 INSTANCES = 3
-ORDERS = int(os.environ.get("FLEET_ORDERS", "600"))
+ORDERS = int(os.environ.get("FLEET_ORDERS", "300"))
 """Placed by each test; in the thousands it takes some minutes."""
 CLIENTS = 8
 STOCK = 100
