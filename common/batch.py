@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any, Final
 
+from pydantic import ValidationError
 from sqlalchemy import Connection
 
 from common.dead_letters import Failure, dead_letter
@@ -203,6 +204,8 @@ class Batch:
         self._deadlines.put(deadline)
         if deadline.due_at is not None:
             self.due.append(deadline.due_at)
+        elif before is None or before.due_at is not None:
+            log.error("%s: order %s is %s, and waits for an operator", self._wiring, command.order_id, status)
 
     def _ignored(self, task: Task) -> None:
         self._service.counts["ignored"] += 1
@@ -211,6 +214,7 @@ class Batch:
 
     def _failed(self, task: Task, error: Exception) -> None:
         """Try a command again later, or give it up."""
+        error = _discreet(error)
         if task.record is None:
             self._failed_by_itself(task, error)
             return
@@ -276,6 +280,14 @@ class Batch:
         self._service.counts["dead_letter"] += 1
         failure = Failure(reason, error, str(self._wiring), tries, self._at)
         self.outgoing.append(dead_letter(record, dead_letter_topic(record.topic), failure))
+
+
+def _discreet(error: Exception) -> Exception:
+    """An error that may be logged: pydantic's quotes the data that it refuses, which may be a customer's."""
+    if not isinstance(error, ValidationError):
+        return error
+    faults = error.errors(include_url=False, include_input=False, include_context=False)
+    return ValueError("; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in faults))
 
 
 def _name(message: Message) -> str:

@@ -18,6 +18,10 @@ _LONGEST_TEXT: Final = 4_000
 """Characters of an error or its stack that are kept; the innermost calls are at the end."""
 
 
+_LARGEST_VALUE: Final = 512 * 1024
+"""Bytes; the lab's own messages have some hundred, and a broker takes a million by default."""
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
     """Why a service has given a record up."""
@@ -44,6 +48,8 @@ class DeadLetter:
     at: str
     origin: str
     """TOPIC[PARTITION]@OFFSET of the original."""
+    left_out: str
+    """What of the original is not here, for its size; it is at its origin only."""
 
     @property
     def message_id(self) -> str:
@@ -74,14 +80,25 @@ def dead_letter(record: Record, topic: str, failure: Failure) -> Outgoing:
         "at": failure.at,
         "origin": origin,
     }
-    kept = [(name, value or b"") for name, value in record.headers if not name.startswith(_MARK)]
+    # A header may be null on the wire, though the type says otherwise; that is as good as none.
+    kept = [
+        (name, value)
+        for name, value in record.headers
+        if value is not None and not name.startswith(_MARK)  # type: ignore[redundant-expr] # see above
+    ]
+    value, size = record.value, len(record.value or b"")
+    if size > _LARGEST_VALUE:
+        # With its marks, it might be too large for the broker, and then nothing could get by it any more.
+        value, added = None, {**added, "left_out": f"a value of {size} bytes"}
+    if sum(len(name) + len(text) for name, text in kept) > _LARGEST_VALUE:
+        kept, added = [], {**added, "left_out": "more headers than can be kept"}
     marks = [(_MARK + name, text.encode()) for name, text in added.items()]
     return Outgoing(
         id=f"{origin}/{failure.service}",
         topic=topic,
         partition=record.partition,
         key=record.key,
-        value=record.value,
+        value=value,
         headers=(*kept, *marks),
     )
 
@@ -89,7 +106,7 @@ def dead_letter(record: Record, topic: str, failure: Failure) -> Outgoing:
 def read_dead_letter(record: Record) -> DeadLetter:
     """A record of a topic of dead letters; what is missing from it is empty."""
     marks = {name.removeprefix(_MARK): _text(value) for name, value in record.headers}
-    names = ("reason", "error", "stack", "service", "tries", "at", "origin")
+    names = ("reason", "error", "stack", "service", "tries", "at", "origin", "left_out")
     return DeadLetter(record, **{name: marks.get(name, "") for name in names})
 
 

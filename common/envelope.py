@@ -34,6 +34,8 @@ _TRACE_ID_BYTES: Final = 16
 _TRACE_ID: Final = re.compile("(?!0{32})[0-9a-f]{32}")
 # What a database can't hold, or an index can't, must not get past the envelope.
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,400}")
+MOST_ATTEMPTS: Final = 999_999_999
+"""That can be told apart; only a stranger's record comes near."""
 _ATTEMPT: Final = re.compile("[1-9][0-9]{0,8}")
 _VERSION: Final = re.compile("urn:saga-lab:[A-Za-z]+:(?P<version>[0-9]{1,9})")
 _TRACEPARENT: Final = re.compile(

@@ -94,6 +94,8 @@ class Runner:
         self._publishing = asyncio.Lock()
         self._submitted: dict[str, Outgoing] = {}
         self._submission = asyncio.Event()
+        self._due_behind: dict[TopicPartition, int] | None = None
+        """How far the topics went when something was first found due; None while nothing is."""
         self._next_clean_up = 0.0
         self._killed = False
         self._work: asyncio.Task[None] | None = None
@@ -126,6 +128,10 @@ class Runner:
         if self._running is None or not self._running.done() or self._running.cancelled():
             return None
         return self._running.exception()
+
+    def _note_failure(self) -> None:
+        """Whoever wants to know has asked: asyncio need not complain of an error that nobody has seen."""
+        _ = self.failure
 
     async def submit(self, work: Callable[[Connection], Message | None]) -> None:
         """Take a command from outside: `work` makes it, in the transaction that its effect will be part of.
@@ -171,6 +177,7 @@ class Runner:
             self._work.cancel()
         if self._running is not None:
             await asyncio.wait({self._running})
+            self._note_failure()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.shutdown)
         self.core.database.close()
@@ -186,6 +193,7 @@ class Runner:
             self._work.cancel()
         if self._running is not None:
             await asyncio.wait({self._running})
+            self._note_failure()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.shutdown)
         self.core.database.close()
@@ -250,8 +258,8 @@ class Runner:
                 else:
                     await self._subscription.commit()
                     await self._patience.insist("writing", lambda: self.in_thread(self.core.tidy))
-                    await self._clean_up()
                 await self._wake()
+                await self._clean_up()
 
     async def _poll(self) -> Batch:
         # What is due has to wait for what has arrived, and may do so for a while: that is no reason to spin.
@@ -276,8 +284,14 @@ class Runner:
     async def _wake(self) -> None:
         """Go on with the retries and deadlines that are due."""
         now = self._clock()
-        if self.core.due_in(now) > 0 or not await self._subscription.caught_up():
+        if self.core.due_in(now) > 0:
+            self._due_behind = None
             return
+        # What has arrived by the time at which something is due comes before it; what arrives later doesn't.
+        self._due_behind = self._due_behind or await self._subscription.ends()
+        if self._due_behind is None or not await self._subscription.has_polled(self._due_behind):
+            return
+        self._due_behind = None
         partitions = self._subscription.partitions
         outgoing = await self._patience.insist(
             "writing", lambda: self.in_thread(self.core.wake, partitions, now)
@@ -288,7 +302,7 @@ class Runner:
             self._moved()
 
     async def _clean_up(self) -> None:
-        """Now and then, when there is nothing else to do, forget what is too old to come again."""
+        """Now and then, forget what is too old to come again."""
         loop = asyncio.get_running_loop()
         if loop.time() < self._next_clean_up:
             return
@@ -317,6 +331,7 @@ class Runner:
         if not partitions:
             return
         self.core.look_again()
+        self._due_behind = None
         # Within the lock, so that nothing is taken for left that is being published at this moment.
         async with self._publishing:
             left = await self._patience.insist(

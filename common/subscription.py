@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 Batch = dict[TopicPartition, list[Any]]
 
 _POLL_S: Final = 0.25
+_PICK_MS: Final = 500
 _ANSWER_LIMIT_S: Final = 1.0
 _COMMIT_EVERY_S: Final = 0.5
 _STOP_LIMIT_S: Final = 3.0
@@ -37,6 +38,18 @@ _DAY_MS: Final = 24 * 60 * 60 * 1000
 
 class OverrunError(LabError):
     """The broker has dropped records that were not consumed yet: their effects are lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """The place of a record that the client can't read; it fits `common.envelope.Record`."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None = None
+    value: bytes | None = None
+    headers: tuple[tuple[str, bytes], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +149,8 @@ class Subscription:
         except KafkaError:
             self._doubtful = True
             raise
+        except UnicodeDecodeError:
+            return await self._pick_out_unreadable(self._consumer)
         # A rebalance may have come between: what isn't ours any more is its new owner's.
         ours = self._consumer.assignment()
         return {where: records for where, records in batch.items() if where in ours}
@@ -169,17 +184,29 @@ class Subscription:
         ours = self._consumer.assignment() if self._consumer is not None else ()
         return sorted({where.partition for where in ours})
 
-    async def caught_up(self) -> bool:
-        """Whether `poll` has returned all that the broker has at this moment; not if it doesn't answer."""
+    async def ends(self) -> dict[TopicPartition, int] | None:
+        """How far our partitions go at this moment; None if the broker doesn't answer."""
+        if self._consumer is None or not self.assigned.is_set():
+            return None
+        try:
+            async with asyncio.timeout(_ANSWER_LIMIT_S):
+                ends: dict[TopicPartition, int] = await self._consumer.end_offsets(
+                    self._consumer.assignment()
+                )
+        except (TimeoutError, KafkaError):  # it is away, or a rebalance has come between
+            return None
+        return ends
+
+    async def has_polled(self, ends: Mapping[TopicPartition, int]) -> bool:
+        """Whether `poll` has returned all up to these ends, of the partitions that are still ours."""
         if self._consumer is None or not self.assigned.is_set():
             return False
         try:
             async with asyncio.timeout(_ANSWER_LIMIT_S):
-                ends = await self._consumer.end_offsets(self._consumer.assignment())
-                positions = [await self._consumer.position(where) for where in ends]
-        except (TimeoutError, KafkaError):  # it is away, or a rebalance has come between
+                ours = self._consumer.assignment() & ends.keys()
+                return all([await self._consumer.position(where) >= ends[where] for where in ours])
+        except (TimeoutError, KafkaError):
             return False
-        return all(position >= end for position, end in zip(positions, ends.values(), strict=True))
 
     def partitions_to_sweep(self) -> list[int]:
         """The partitions whose outbox may hold what another instance has left there.
@@ -242,6 +269,25 @@ class Subscription:
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_COMMIT_LIMIT_S):
                 await self.commit()
+
+    async def _pick_out_unreadable(self, consumer: AIOKafkaConsumer) -> Batch:
+        """A record of each partition, one by one, after the client has failed at one of them.
+
+        It can't be had: aiokafka takes the names of headers for UTF-8, and a stranger's need not be. In its
+        stead there is one without anything but its place, for the dead letters.
+        """
+        found: Batch = {}
+        for where in sorted(consumer.assignment()):
+            position = await consumer.position(where)
+            # What was fetched is fetched again: the client may have dropped what was before it.
+            consumer.seek(where, position)
+            try:
+                found |= await consumer.getmany(where, timeout_ms=_PICK_MS, max_records=1)
+            except UnicodeDecodeError:
+                log.warning("%s: the client can't read %s@%d", self._wiring, where, position)
+                consumer.seek(where, position + 1)
+                found[where] = [Unreadable(where.topic, where.partition, position)]
+        return {where: records for where, records in found.items() if records}
 
     async def _begin_uncommitted(self, consumer: AIOKafkaConsumer) -> None:
         """Seek the beginning of every partition that the group has never committed."""

@@ -9,10 +9,10 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 from pydantic import BaseModel
 from rich.console import Console
@@ -197,7 +197,7 @@ def _run(arguments: argparse.Namespace) -> int:
 def _check_order(number: int | None, scenarios: Sequence[Scenario]) -> None:
     if number is not None and not any(scenario.total_orders >= number for scenario in scenarios):
         most = max(scenario.total_orders for scenario in scenarios)
-        message = f"--order {number}: there are only {most} orders."
+        message = f"--order {number}: there are {most} at most."
         raise ConfigurationError(message)
 
 
@@ -284,7 +284,7 @@ def _list(_: argparse.Namespace) -> int:
     table = Table(box=None, pad_edge=False)
     table.add_column("scenario", no_wrap=True)
     table.add_column("orders", justify="right")
-    table.add_column("what happens")
+    table.add_column("what happens", overflow="fold")
     for scenario in built_in_scenarios():
         table.add_row(scenario.name, str(scenario.total_orders), " ".join(scenario.description.split()))
     _Console().print(table)
@@ -313,4 +313,20 @@ def _show(arguments: argparse.Namespace) -> int:
     console.print(f"stock expected in the end: {expected_stock or 'conserved'}")
     if scenario.deliveries > 1:
         console.print(f"every record is delivered {scenario.deliveries} times")
+    document = scenario.document(given_only=True)
+    for number, fault in enumerate(document.get("faults", ()), start=1):
+        console.print(f"fault {number}: {_inline(fault)}")
+    for number, spec in enumerate(document["orders"], start=1):
+        if asked := {key: spec[key] for key in ("cancel", "retry_compensation") if key in spec}:
+            console.print(f"orders {number}: {_inline(asked)}")
+    console.print(
+        f"patience: {_inline(document.get('recovery', {})) or 'as usual'}; {scenario.timeout} s in all"
+    )
     return 0
+
+
+def _inline(fields: Mapping[str, Any]) -> str:
+    return ", ".join(
+        f"{key} ({_inline(value)})" if isinstance(value, dict) else f"{key} {value}"
+        for key, value in fields.items()
+    )

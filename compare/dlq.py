@@ -79,16 +79,21 @@ class DeadLetters:
     def originals(self, letters: Iterable[DeadLetter]) -> list[Outgoing]:
         """The records as they were, each once, although several services may have given it up.
 
+        Not those without a readable id, or whose body was left out: who could not read them can't now either,
+        and would give them up once more.
+
         Raises:
             ConfigurationError: the place of one is gone.
         """
         records: dict[tuple[str, str], Outgoing] = {}
         for letter in letters:
+            if not is_whole(letter):
+                continue
             topic = letter.record.topic.removesuffix(DEAD_LETTERS)
             if letter.record.partition >= self._topics.get(topic, 0):
                 gone = f"{topic}[{letter.record.partition}]"
                 raise ConfigurationError(f"{place(letter)}: there is no {gone} to replay it on.")
-            records[topic, letter.message_id or place(letter)] = original(letter.record, topic)
+            records[topic, letter.message_id] = original(letter.record, topic)
         return list(records.values())
 
     async def replay(self, records: Sequence[Outgoing]) -> None:
@@ -125,6 +130,11 @@ async def _read(bootstrap_servers: str, places: Sequence[TopicPartition]) -> lis
     finally:
         await stop_consumer(consumer)
     return records
+
+
+def is_whole(letter: DeadLetter) -> bool:
+    """Whether it is worth a replay: inboxes know it by its id, and its body is there."""
+    return bool(letter.message_id) and not letter.left_out
 
 
 def place(letter: DeadLetter) -> str:

@@ -13,7 +13,7 @@ from common.command_line import Parser
 from common.dead_letters import DeadLetter, original
 from common.errors import ConfigurationError
 from common.settings import is_address, load_settings
-from compare.dlq import DeadLetters, place
+from compare.dlq import DeadLetters, is_whole, place
 
 _NONE: Final = "There are no dead letters."
 _COLUMNS: Final = ("place", "time", "service", "reason", "tries", "type", "order", "id")
@@ -95,10 +95,9 @@ def _replay(arguments: argparse.Namespace, found: DeadLetters) -> str:
     if arguments.json:
         return as_json(chosen)
     done = "would be" if arguments.dry_run else "is"
-    lines = [
-        f"{record.id or 'a record without an id'} {done} on {record.topic}[{record.partition}] again"
-        for record in records
-    ]
+    lines = [f"{record.id} {done} on {record.topic}[{record.partition}] again" for record in records]
+    if torsos := [letter for letter in chosen if not is_whole(letter)]:
+        lines.append(f"{len(torsos)} without a readable id, or without their body, are left as they are")
     return "\n".join(lines) or _NONE
 
 

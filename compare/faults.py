@@ -175,6 +175,22 @@ class FaultSpec(BaseModel):
                 "record",
             ),
             (
+                self.step is not Step.COMPLETE
+                or not (kind is Fault.PERMANENT_ERROR or (kind is Fault.ERROR and self.times == "always")),
+                "an order is completed or failed whatever it takes, so this would never end",
+                "step",
+            ),
+            (
+                kind in AT_A_BOUNDARY or "at" not in self.model_fields_set,
+                f"a {kind} doesn't strike at a boundary; leave it out",
+                "at",
+            ),
+            (
+                kind in ON_THE_WIRE or "record" not in self.model_fields_set,
+                f"a {kind} strikes no record on the wire; leave it out",
+                "record",
+            ),
+            (
                 self.service != "orchestrator" or self.instead is not None,
                 "a mode has no orchestrator; name the service to hit there, as `instead`",
                 "service",

@@ -68,6 +68,8 @@ def measure(recording: Recording) -> Metrics:
         by_order[record.order_id].append(record)
     completed, failed = statuses.count(OrderStatus.COMPLETED), statuses.count(OrderStatus.FAILED)
     stuck = statuses.count(OrderStatus.COMPENSATION_FAILED)
+    # By clocks that differ, no time can be told.
+    skewed = any(strike.kind == Fault.CLOCK_SKEW for strike in recording.strikes)
     tellings = Counter((record.id, record.attempt) for record in trace)
     return Metrics(
         completed=completed,
@@ -83,8 +85,8 @@ def measure(recording: Recording) -> Metrics:
         topics=len({record.topic for record in trace}),
         hops=max((record.hop for record in trace if record.type in ENDS), default=0),
         size=sum(record.size for record in trace),
-        to_end=_durations(_latest(by_order, lambda record: record.type in ENDS)),
-        to_compensated=_durations(_latest(by_order, _is_undone)),
+        to_end=None if skewed else _durations(_latest(by_order, lambda record: record.type in ENDS)),
+        to_compensated=None if skewed else _durations(_latest(by_order, _is_undone)),
         struck=dict(Counter(strike.kind for strike in recording.strikes)),
         retries=recording.total("retried"),
         duplicates_removed=recording.duplicates_dropped,

@@ -54,9 +54,13 @@ class Observer:
         """The ids of the orders whose end was told."""
         return set(self.ends)
 
-    async def until_ended(self, order_id: str, *types: str) -> None:
-        """Wait for the end of an order, or for one of these types."""
-        while not (ends := self.ends.get(order_id)) or not (not types or set(types) & set(ends)):
+    async def until_ended(self, order_id: str) -> None:
+        """Wait for the end of an order."""
+        await self.until_told(order_id, 1)
+
+    async def until_told(self, order_id: str, times: int) -> None:
+        """Wait until the end of an order was told so often: an operator may have a failed one tried again."""
+        while len(self.ends.get(order_id, ())) < times:
             await self._progress.wait()
 
     async def start(self) -> None:

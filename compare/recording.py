@@ -155,7 +155,7 @@ class Recording(Frozen):
     strikes: tuple[Strike, ...] = ()
     not_applicable: tuple[str, ...] = Field(
         (),
-        description="faults without a counterpart in this mode or on this broker, and what is done instead",
+        description="faults without a counterpart in this mode, and what is hit instead; or without a strike",
     )
     requested: tuple[Requested, ...] = ()
     unfinished: str | None = Field(description="why the replay ended before all was over; none if it was")

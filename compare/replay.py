@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -24,7 +24,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from common.core import Core
 from common.domain.order import OrderStatus
 from common.errors import BrokerError, LabError
-from common.messages import CancelOrder, OrderCompensationFailed, OrderFailed, RetryCompensation
+from common.messages import CancelOrder, RetryCompensation
 from common.runner import BrokerLink
 from common.settings import Settings
 from common.store.journal import counts
@@ -82,7 +82,7 @@ async def replay(  # noqa: PLR0913, PLR0917 - half of them have defaults
                     counts=_since(before, _counted(engine.cores())),
                     strikes=_strikes(engine.struck, start),
                     requested=_requested(lab.asked, start),
-                    not_applicable=engine.not_applicable,
+                    not_applicable=(*engine.not_applicable, *_never_struck(plan_, engine.struck)),
                 )
                 return gather_evidence(plan_, engine.cores(), observer.records, link.prefix, happened)
             finally:
@@ -121,6 +121,14 @@ def _strikes(found: Sequence[Struck], start: float) -> tuple[Strike, ...]:
         )
         for struck in found
     )
+
+
+def _never_struck(plan_: Plan, found: Sequence[Struck]) -> Iterator[str]:
+    """What the scenario wants to go wrong and didn't: it has tested less than it seems."""
+    struck = {one.target.index for one in found}
+    for index, spec in enumerate(plan_.scenario.faults):
+        if index not in struck:
+            yield f"fault {index + 1} ({spec.fault} at {spec.step}) never struck: no such record came"
 
 
 def _requested(asked: Sequence[_Asked], start: float) -> tuple[Requested, ...]:
@@ -226,17 +234,18 @@ class _Lab:
             await asyncio.sleep(float(spec.cancel.at))
             await self._request("cancel", CancelOrder(order_id=order_id), OrderStatus.PENDING)
         if spec.retry_compensation is not None:
-            await self._observer.until_ended(order_id, OrderCompensationFailed.__name__)
+            await self._observer.until_ended(order_id)
             await asyncio.sleep(float(spec.retry_compensation))
-            await self._request(
-                "retry_compensation", RetryCompensation(order_id=order_id), OrderStatus.COMPENSATION_FAILED
-            )
-            await self._observer.until_ended(order_id, OrderFailed.__name__)
+            retry = RetryCompensation(order_id=order_id)
+            told = len(self._observer.ends[order_id])
+            if await self._request("retry_compensation", retry, OrderStatus.COMPENSATION_FAILED):
+                await self._observer.until_told(order_id, told + 1)
 
-    async def _request(self, what: str, command: CancelOrder | RetryCompensation, at: OrderStatus) -> None:
+    async def _request(self, what: str, command: CancelOrder | RetryCompensation, at: OrderStatus) -> bool:
         asked_at = monotonic()
         accepted = await self._engine.request(command, at)
         self.asked.append(_Asked(command.order_id, what, accepted, asked_at))
+        return accepted
 
     async def _until_ended(self, order_ids: frozenset[str]) -> None:
         # The observer tells, and not the Order service's database: asking that would slow down the observed.

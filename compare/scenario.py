@@ -269,6 +269,6 @@ class Scenario(_Model):
         """How patient the services are."""
         return self.recovery.recovery(LESS_PATIENT if self.faults else Recovery())
 
-    def document(self) -> dict[str, Any]:
-        """The scenario as plain data, for reports."""
-        return self.model_dump(mode="json", exclude_none=True)
+    def document(self, *, given_only: bool = False) -> dict[str, Any]:
+        """The scenario as plain data, for reports; without defaults if only what is given is wanted."""
+        return self.model_dump(mode="json", exclude_none=True, exclude_unset=given_only)

@@ -16,6 +16,7 @@ from typing import Any, Final, Protocol
 from common.envelope import Outgoing
 from common.errors import BrokerError
 from common.publisher import Publisher
+from common.wiring import DEAD_LETTERS
 from compare.faults import Fault
 from compare.injection import Injection, Struck
 
@@ -84,6 +85,8 @@ class Wire:
         known = record.id, headers.get("ce_attempt", b"1").decode()
         if known in self._treated:
             return self._treated[known]
+        if record.topic.endswith(DEAD_LETTERS):
+            return (record,)
         treated: tuple[Outgoing, ...] = (record,)
         kind, order_id = headers.get("ce_type", b"").decode(), (record.key or b"").decode()
         self._let_pass(kind, record)
@@ -94,7 +97,7 @@ class Wire:
                 and self._injection.strikes_again(target)
             ):
                 struck = self._injection.strike(target, service=service, boundary=None, order_id=order_id)
-                struck.record_id, struck.record_type = record.id, kind
+                struck.record_id, struck.record_type = headers["ce_id"].decode(), kind
                 treated = self._strike(struck, record, kind)
                 self._treated[known] = treated
         return treated

@@ -125,8 +125,12 @@ def _reject(inventory: Inventory, command: ReserveInventory, reason: Reason) -> 
 
 def _refuse(inventory: Inventory, command: RefuseReservation) -> Decision[Inventory]:
     """Leave a tombstone, so that the command which could not be processed is refused should it come again."""
-    if inventory.reservation is not None:
-        return Decision(inventory, late=True)
+    match inventory.reservation:
+        case Reservation(status=ReservationStatus.RESERVED):
+            # What its answer would have to carry on is in the command, which can't be read.
+            return Decision(inventory, late=True)
+        case Reservation(reason=Reason() as reason):
+            return Decision(inventory, (InventoryRejected(order_id=command.order_id, reason=reason),))
     tombstone = Reservation(command.order_id, ReservationStatus.REJECTED, reason=command.reason)
     event = InventoryRejected(order_id=command.order_id, reason=command.reason)
     return Decision(replace(inventory, reservation=tombstone), (event,))

@@ -100,10 +100,16 @@ def decide(order: Order | None, command: Asked, _: Rules) -> Decision[Order | No
             move = _MOVES.get((order.status, type(command)))
             if move is None:
                 return Decision(order, late=not isinstance(command, PlaceOrder))
-            given = command.reason if isinstance(command, FailOrder | FailCompensation) else None
-            return move(order, order.reason or given or Reason.TIMED_OUT)
+            return move(order, _reason(order, command))
         case _:
             assert_never((order, command))
+
+
+def _reason(order: Order, command: Asked) -> Reason:
+    """Why an order goes backward: what others have decided counts more than that it has taken too long."""
+    if isinstance(command, FailOrder | FailCompensation) and order.reason in {None, Reason.TIMED_OUT}:
+        return command.reason
+    return order.reason or Reason.TIMED_OUT
 
 
 def _created(order: Order) -> OrderCreated:

@@ -25,7 +25,7 @@ ANSWERS: Final[dict[type[Message], tuple[type[Message], ...]]] = {
     ProcessPayment: (PaymentProcessed, PaymentDeclined),
     RefundPayment: (PaymentRefunded,),
     CancelPayment: (PaymentRefunded, PaymentProcessed, PaymentDeclined),
-    RefusePayment: (PaymentDeclined,),
+    RefusePayment: (PaymentDeclined, PaymentProcessed),
     ReportRefundFailure: (PaymentRefundFailed,),
 }
 GIVES_UP_WITH: Final[dict[type[Message], type[RefusePayment | ReportRefundFailure]]] = {
@@ -119,11 +119,13 @@ def _cancel(payment: Payment | None, command: CancelPayment) -> Decision[Payment
 
 
 def _refuse(payment: Payment | None, command: RefusePayment) -> Decision[Payment | None]:
-    """Leave a tombstone, so that the command which could not be processed is refused should it come again."""
-    if payment is not None:
-        return Decision(payment, late=True)
-    tombstone = Payment(command.order_id, PaymentStatus.DECLINED, reason=command.reason)
-    return Decision(tombstone, (_outcome(tombstone),))
+    """Leave a tombstone, so that the command which could not be processed is refused should it come again.
+
+    If it was asked before, its outcome is told again.
+    """
+    if payment is None:
+        payment = Payment(command.order_id, PaymentStatus.DECLINED, reason=command.reason)
+    return Decision(payment, (_outcome(payment),))
 
 
 def _report_failure(payment: Payment | None, command: ReportRefundFailure) -> Decision[Payment | None]:

@@ -25,6 +25,7 @@ _RECEIVE: Final = {
     for name, insert in _INSERT.items()
 }
 _UNRECEIVE: Final = delete(INBOX).where(INBOX.c.message_id.in_(bindparam("ids", expanding=True)))
+_PUT_ASIDE: Final = {name: insert(RETRIES).on_conflict_do_nothing() for name, insert in _INSERT.items()}
 _KEEP: Final = {name: insert(OUTBOX).on_conflict_do_nothing() for name, insert in _INSERT.items()}
 _FORGET: Final = delete(OUTBOX).where(OUTBOX.c.message_id.in_(bindparam("sent", expanding=True)))
 _WRITE_DOWN: Final = HISTORY.insert()
@@ -69,8 +70,8 @@ def first_seen(transaction: Connection, message_ids: Sequence[str], at: str) -> 
 
 def forget_received(transaction: Connection, message_ids: Sequence[str]) -> None:
     """Take ids out of the inbox, for messages that had no effect after all and may come again."""
-    if message_ids:
-        transaction.execute(_UNRECEIVE, {"ids": message_ids})
+    for start in range(0, len(message_ids), _MOST_VARIABLES):
+        transaction.execute(_UNRECEIVE, {"ids": message_ids[start : start + _MOST_VARIABLES]})
 
 
 def add_to_outbox(transaction: Connection, outgoing: Sequence[Outgoing]) -> None:
@@ -137,10 +138,10 @@ def history(transaction: Connection, order_id: str | None = None) -> list[Change
 
 
 def add_retries(transaction: Connection, retries: Sequence[Retry]) -> None:
-    """Keep records to be processed again when they are due."""
+    """Keep records to be processed again when they are due; one that waits already is not kept twice."""
     if retries:
         rows = [{**retry._asdict(), "headers": _stored(retry.headers)} for retry in retries]
-        transaction.execute(RETRIES.insert(), rows)
+        transaction.execute(_PUT_ASIDE[transaction.dialect.name], rows)
 
 
 def take_retries(transaction: Connection, partitions: Sequence[int], at: str, most: int) -> list[Retry]:
@@ -178,11 +179,13 @@ def clean_up(transaction: Connection, received_before: str, first_id: str, most:
     """Forget up to `most` messages that came before a time, and return how many it were.
 
     Ids begin with the time of their order, so with `first_id`, the lowest id of an order from that time, the
-    primary key narrows the search down, and no further index has to be kept up to date for each message.
+    primary key narrows the search down, and no further index has to be kept up to date for each message. What
+    is still to be tried again stays known.
     """
+    waits = select(RETRIES.c.inbox_key).where(RETRIES.c.inbox_key == INBOX.c.message_id).exists()
     old = (
         select(INBOX.c.message_id)
-        .where(INBOX.c.message_id < first_id, INBOX.c.received_at < received_before)
+        .where(INBOX.c.message_id < first_id, INBOX.c.received_at < received_before, ~waits)
         .limit(most)
     )
     ids = list(transaction.scalars(old))

@@ -8,7 +8,7 @@ from typing import Final
 
 from sqlalchemy import Connection, Index, Table, select
 
-from common.envelope import Cause
+from common.envelope import MOST_ATTEMPTS, Cause
 from common.store.rows import RowTable
 from common.store.schema import COUNTERS, HISTORY, INBOX, OUTBOX, RETRIES
 
@@ -36,7 +36,8 @@ class Deadline:
 
     def again(self) -> Cause:
         """The cause of the next attempt."""
-        return Cause(self.cause_id, self.correlation_id, self.trace_id, self.partition, self.attempt + 1)
+        attempt = min(self.attempt + 1, MOST_ATTEMPTS)
+        return Cause(self.cause_id, self.correlation_id, self.trace_id, self.partition, attempt)
 
 
 DEADLINES: Final = RowTable(Deadline, "deadlines")

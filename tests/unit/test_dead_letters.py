@@ -170,7 +170,7 @@ def test_an_unreadable_record_that_comes_again_is_no_second_dead_letter(tmp_path
     again = reopened(core, tmp_path)
     assert again.process([broken], NOW) == []
     assert len(letters(again.process([broken, elsewhere], NOW))) == 1
-    assert counters(again) == {"dead_letter": 2, "duplicate": 3, "late": 1}
+    assert counters(again) == {"dead_letter": 2, "duplicate": 3}
     again.database.close()
 
 
