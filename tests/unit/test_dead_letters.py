@@ -356,3 +356,16 @@ def test_what_is_missing_from_a_dead_letter_is_empty() -> None:
     read = read_dead_letter(Delivered("a.dlq", 0, 0, None, None, (("ce_id", nothing), ("ce_type", b"\xff"))))
     assert (read.message_id, read.message_type, read.order_id) == ("", "\ufffd", "")
     assert (read.reason, read.error, read.stack, read.origin) == ("", "", "", "")
+
+
+def test_what_is_too_large_for_a_broker_leaves_its_body_behind(tmp_path: Path) -> None:
+    """With its marks a letter could be refused by the broker, and then nothing could get by it any more."""
+    core = open_core(INVENTORY, tmp_path)
+    value, header = replace(reserve(1), value=b"{" * 600_000), ("huge", b"x" * 600_000)
+    headers = replace(reserve(2), offset=1, value=b"{", headers=(*reserve(2).headers, header))
+    of_value, of_headers = letters(core.process([value, headers], NOW))
+    assert (of_value.record.value, of_value.left_out) == (None, "a value of 600000 bytes")
+    assert (of_headers.record.value, of_headers.left_out) == (b"{", "more headers than can be kept")
+    assert of_value.message_type == "ReserveInventory"
+    assert all(name.startswith("dlq_") for name, _ in of_headers.record.headers)
+    core.database.close()
