@@ -181,12 +181,12 @@ class FaultSpec(BaseModel):
                 "step",
             ),
             (
-                kind in AT_A_BOUNDARY or "at" not in self.model_fields_set,
+                kind in AT_A_BOUNDARY or self.at is Boundary.BEFORE,
                 f"a {kind} doesn't strike at a boundary; leave it out",
                 "at",
             ),
             (
-                kind in ON_THE_WIRE or "record" not in self.model_fields_set,
+                kind in ON_THE_WIRE or self.record is Which.REQUEST,
                 f"a {kind} strikes no record on the wire; leave it out",
                 "record",
             ),

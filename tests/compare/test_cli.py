@@ -244,7 +244,7 @@ def test_a_defect_of_the_lab_is_no_verdict() -> None:
         (["run", "--broker", "[::1]:0"], ["is neither `embedded` nor HOST:PORT"]),
         (["run", "--order", "0"], ["'0' is no order's number; they count from 1"]),
         (["run", "--order", "one"], ["'one' is no order's number"]),
-        (["run", "happy-path", "--order", "2"], ["--order 2: there are only 1 orders"]),
+        (["run", "happy-path", "--order", "2"], ["--order 2: there are 1 at most"]),
         (["run", "--mode", "hybrid"], ["invalid choice: 'hybrid'"]),
         (["schema", "everything"], ["invalid choice: 'everything'"]),
     ],

@@ -138,14 +138,15 @@ async def test_replay(letters: Embedded) -> None:
     assert (done.returncode, done.stdout) == (0, f"{first.id} is on saga.commands[1] again\n")
     everything = await dlq("replay", "--all", "--broker", letters.bootstrap)
     assert everything.returncode == 0
+    assert everything.stdout.endswith(
+        "1 without a readable id, or without their body, are left as they are\n"
+    )
     async with consuming(letters, "saga.commands", "other", partitions=range(PARTITIONS)) as consumer:
-        found = await read(consumer, 4)
-    ours = [record for record in found if record.topic == "saga.commands"]
+        found = await read(consumer, 3)
     sent = [first, first, cancel(2)]
-    assert sorted(map(_content, ours)) == sorted(
+    assert sorted(map(_content, found)) == sorted(
         (one.partition, one.key, one.value, one.headers) for one in sent
     )
-    assert [record.headers for record in found if record.topic == "other"] == [(("color", b"\x1b[31m\xff"),)]
 
 
 def _content(record: Any) -> tuple[object, ...]:  # noqa: ANN401 - aiokafka is untyped
