@@ -217,3 +217,6 @@ class Services:
             await asyncio.sleep(seconds)
         finally:
             await second.stop()
+            # What it has consumed, the first one will never see.
+            consumed = self.runners[wiring.name].consumed
+            consumed |= {where: max(end, consumed.get(where, 0)) for where, end in second.consumed.items()}

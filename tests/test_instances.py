@@ -89,6 +89,11 @@ async def test_instances_that_come_and_go_share_the_work(
         with first.runners["inventory"].core.database.write() as transaction:
             fill_stock(transaction, {"laptop": 100})
         await asyncio.gather(first.start(), second.start())
+
+        async def both_have_work() -> bool:
+            return all(one.runners["inventory"]._subscription.partitions for one in (first, second))
+
+        await until(both_have_work)
         for number in range(ORDERS_PLACED // 2):
             await (first, second)[number % 2].place(number)
         starting = asyncio.create_task(third.start())
