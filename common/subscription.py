@@ -28,6 +28,7 @@ Batch = dict[TopicPartition, list[Any]]
 
 _POLL_S: Final = 0.25
 _PICK_MS: Final = 500
+_POSITION_LIMIT_S: Final = 0.05
 _ANSWER_LIMIT_S: Final = 1.0
 _COMMIT_EVERY_S: Final = 0.5
 _STOP_LIMIT_S: Final = 3.0
@@ -201,10 +202,11 @@ class Subscription:
         """Whether `poll` has returned all up to these ends, of the partitions that are still ours."""
         if self._consumer is None or not self.assigned.is_set():
             return False
+        behind = [where for where in self._consumer.assignment() & ends.keys() if ends[where] > 0]
         try:
-            async with asyncio.timeout(_ANSWER_LIMIT_S):
-                ours = self._consumer.assignment() & ends.keys()
-                return all([await self._consumer.position(where) >= ends[where] for where in ours])
+            # A partition that has no position yet is waited for; polling is what gives it one.
+            async with asyncio.timeout(_POSITION_LIMIT_S):
+                return all([await self._consumer.position(where) >= ends[where] for where in behind])
         except (TimeoutError, KafkaError):
             return False
 
