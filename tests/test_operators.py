@@ -15,7 +15,7 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, func, select
 
 import choreographed
 import common.patience
@@ -24,13 +24,14 @@ import common.watch
 from common.core import Core
 from common.embedded import EmbeddedBroker
 from common.runner import Runner
+from common.services import ORDERS
 from tests.brokers import Embedded
 from tests.databases import PostgresSchemas
 from tests.http.conftest import app_of, client_of
 from tests.http.test_orders import LAPTOP
 from tests.http.test_problems import check_problem
 from tests.postgres_server.server import PostgresServer
-from tests.pump import open_core, order_id
+from tests.pump import NOW, open_core, order_id, place_order
 from tests.running import PARTITIONS, ended, new_runner, running_mode, until
 from tests.test_runner import _order, impatient
 
@@ -245,14 +246,19 @@ async def test_a_database_that_is_restored(embedded: EmbeddedBroker, tmp_path: P
         assert (await client.post("/orders", json=LAPTOP)).status_code == 202
 
 
-async def test_a_log_that_is_gone(embedded: EmbeddedBroker, tmp_path: Path) -> None:
-    """A write-ahead log that somebody removes under a running service takes nothing with it."""
-    async with serving(open_core(ORDER, tmp_path), embedded) as (_, client):
-        for number in range(1, 6):
-            posts = (client.post("/orders", json=LAPTOP) for _ in range(3))
-            assert {answer.status_code for answer in await asyncio.gather(*posts)} == {202}
-            (tmp_path / "order.db-wal").unlink()
-            assert (await client.get("/orders")).json()["total"] == 3 * number
+def test_a_log_that_is_gone(tmp_path: Path) -> None:
+    """A write-ahead log that somebody removes between two transactions takes nothing with it.
+
+    Within one it can't be helped: SQLite says that to remove the log of a database in use corrupts it.
+    """
+    core = open_core(ORDER, tmp_path)
+    for number in range(1, 21):
+        with core.database.write() as transaction:
+            core.submit(transaction, place_order(number), 0, NOW)
+        (tmp_path / "order.db-wal").unlink()
+        with core.database.read() as connection:
+            assert connection.scalar(select(func.count()).select_from(ORDERS.table)) == number
+    core.database.close()
     core = open_core(ORDER, tmp_path)
     with core.database.read() as connection:
         assert connection.exec_driver_sql("PRAGMA integrity_check").scalar() == "ok"
