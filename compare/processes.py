@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
 from functools import partial
@@ -25,49 +25,34 @@ from common.domain.order import OrderStatus
 from common.errors import BrokerError, LabError
 from common.messages import CancelOrder, PlaceOrder, RetryCompensation
 from common.probe import Boundary
-from common.publisher import KafkaPublisher
 from common.runner import BrokerLink
 from common.wiring import Wiring
+from compare.acts import Acts, away, keep_company
 from compare.child import HOST, Child
 from compare.engine import Surroundings
 from compare.faults import IN_THE_DECIDER, Fault
-from compare.injection import Injection, Struck
+from compare.injection import Struck
 from compare.lines import Instructions, packed, unpacked
-from compare.wire import Ends, Wire
+from compare.wire import Ends
 
 _START_LIMIT_S: Final = 30.0
 _LOOK_EVERY_S: Final = 0.03
 """How often the lab looks whether all is quiet: each time costs the broker a request for each service."""
 
 
-class Processes:
+class Processes(Acts):
     """All services of a mode, each in a process that is started again when a fault has killed it.
 
     `host` is the command that runs `compare.host`.
     """
 
     def __init__(self, around: Surroundings, ends: Ends, host: Sequence[str] = HOST) -> None:
-        names = {order.command.order_id: order.spec.name for order in around.plan.orders}
+        super().__init__(replace(around, link=_link(around)), ends)
         self.children: dict[str, Child] = {}
-        self._around = around = replace(around, link=_link(around))
-        self._names = names if around.plan.scenario.faults else {}
         self._host = host
-        self._injection = Injection(around.plan.scenario, around.mode, names)
-        self._wire = Wire(self._injection, KafkaPublisher(around.link.bootstrap_servers), ends)
         self._cores: dict[str, Core] = {}
         self._offsets = _Offsets(around.link.bootstrap_servers)
-        self._acts: set[asyncio.Task[None]] = set()
         self._one_outage = asyncio.Lock()
-
-    @property
-    def struck(self) -> Sequence[Struck]:
-        """The faults that have struck."""
-        return self._injection.struck
-
-    @property
-    def not_applicable(self) -> tuple[str, ...]:
-        """The faults that have no counterpart in this mode, and what is hit instead."""
-        return tuple(self._injection.not_applicable)
 
     @property
     def idle(self) -> bool:
@@ -135,11 +120,9 @@ class Processes:
 
     async def stop(self) -> None:
         """Stop every service, and whatever a fault has left under way."""
-        for act in self._acts:
-            act.cancel()
-        await asyncio.gather(*self._acts, return_exceptions=True)
+        await self._end_acts()
         await asyncio.gather(*(child.stop() for child in self.children.values()))
-        await self._wire.stop()
+        await self._clear_away()
         await self._offsets.stop()
         for core in self._cores.values():
             core.database.close()
@@ -164,7 +147,7 @@ class Processes:
             rules=around.plan.rules,
             link=around.link,
             folder=around.folder,
-            orders=self._names,
+            orders=self._names if around.plan.scenario.faults else {},
             memory=self._injection.memory(),
             log_level=logging.getLogger().getEffectiveLevel(),
         ).model_dump_json()
@@ -200,23 +183,11 @@ class Processes:
                 self.begin(child.stand_still(seconds), struck)
             case Fault.BROKER_OUTAGE:
                 self.begin(self._be_away(child, seconds), struck)
-            case Fault.SLOW_BROKER if self._around.outage is not None:
-                self.begin(self._around.outage.set_round_trip(struck.target.spec.milliseconds))
+            case Fault.SLOW_BROKER:
+                self._slow_down_broker(struck)
             case Fault.REBALANCE:
-                wiring = self._around.mode.service(child.service)
-                self.begin(self._have_company(wiring, seconds), struck)
-
-    def begin(self, work: Coroutine[Any, Any, None], struck: Struck | None = None) -> None:
-        """Do something to the services, or to the broker, that will be over; until then, nothing is quiet."""
-
-        async def act() -> None:
-            await work
-            if struck is not None:
-                struck.ended()
-
-        task = asyncio.create_task(act())
-        self._acts.add(task)
-        task.add_done_callback(self._acts.discard)
+                second = self._child(self._around.mode.service(child.service))
+                self.begin(keep_company(second, seconds), struck)
 
     async def _be_away(self, child: Child, seconds: float) -> None:
         """Take the broker away; the process that is at the boundary waits until it is."""
@@ -231,23 +202,8 @@ class Processes:
         if broker is None:
             yield
             return
-        async with self._one_outage:
-            await broker.down()
-            try:
-                yield
-            finally:
-                # Others need it after this replay, even if that has run out of time.
-                await broker.up()
-
-    async def _have_company(self, wiring: Wiring, seconds: float) -> None:
-        """A second instance of the service, for a while."""
-        second = self._child(wiring)
-        second.start()
-        try:
-            await second.ready()
-            await asyncio.sleep(seconds)
-        finally:
-            await second.stop()
+        async with self._one_outage, away(broker):
+            yield
 
 
 def _link(around: Surroundings) -> BrokerLink:

@@ -87,8 +87,6 @@ async def replay(  # noqa: PLR0913, PLR0917 - half of them have defaults
                 return gather_evidence(plan_, engine.cores(), observer.records, link.prefix, happened)
             finally:
                 await engine.stop()
-                if any(struck.target.spec.fault is Fault.SLOW_BROKER for struck in engine.struck) and outage:
-                    await outage.set_round_trip(0)
                 await asyncio.to_thread(around.premises.clear_away, mode)
 
 

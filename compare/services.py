@@ -7,8 +7,8 @@ goodbye to, and what comes after has the database alone to go by.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from aiokafka import TopicPartition
 
@@ -17,41 +17,27 @@ from common.domain.order import OrderStatus
 from common.errors import BrokerError, LabError
 from common.messages import CancelOrder, PlaceOrder, RetryCompensation
 from common.probe import Boundary
-from common.publisher import KafkaPublisher
 from common.wiring import Wiring
+from compare.acts import Acts, away, keep_company
 from compare.engine import Outage, Surroundings
 from compare.faults import Fault
-from compare.injection import CrashError, Injection, StandsStillError, Struck
+from compare.injection import CrashError, StandsStillError, Struck
 from compare.instance import LabRunner
-from compare.wire import Ends, Wire, WiredPublisher
+from compare.wire import Ends, WiredPublisher
 
 _START_LIMIT_S: Final = 30.0
 
 
-class Services:
+class Services(Acts):
     """All services of a mode, kept running though faults strike them."""
 
     def __init__(self, around: Surroundings, ends: Ends) -> None:
-        names = {order.command.order_id: order.spec.name for order in around.plan.orders}
+        super().__init__(around, ends)
         self.runners: dict[str, LabRunner] = {}
-        self._around = around
         self._premises = around.premises
-        self._injection = Injection(around.plan.scenario, around.mode, names)
-        self._wire = Wire(self._injection, KafkaPublisher(around.link.bootstrap_servers), ends)
         self._deaths: dict[str, Struck] = {}
         self._rebuilt = asyncio.Event()
         self._keepers: list[asyncio.Task[None]] = []
-        self._acts: set[asyncio.Task[None]] = set()
-
-    @property
-    def struck(self) -> Sequence[Struck]:
-        """The faults that have struck."""
-        return self._injection.struck
-
-    @property
-    def not_applicable(self) -> tuple[str, ...]:
-        """The faults that have no counterpart in this mode, and what is hit instead."""
-        return tuple(self._injection.not_applicable)
 
     @property
     def idle(self) -> bool:
@@ -118,14 +104,14 @@ class Services:
 
     async def stop(self) -> None:
         """Stop every service, and whatever a fault has left under way."""
-        tasks = [*self._keepers, *self._acts]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        for keeper in self._keepers:
+            keeper.cancel()
+        await self._end_acts()
+        await asyncio.gather(*self._keepers, return_exceptions=True)
         for runner in self.runners.values():
             runner.moves.set()
         await asyncio.gather(*(runner.stop() for runner in self.runners.values()))
-        await self._wire.stop()
+        await self._clear_away()
 
     async def _order(self) -> LabRunner:
         """The Order service, once it is alive."""
@@ -172,27 +158,17 @@ class Services:
                 runner.die()
             case Fault.STOP:
                 runner.moves.clear()
-                self._begin_act(struck, self._stand_still(runner, seconds))
+                self.begin(self._stand_still(runner, seconds), struck)
                 if struck.boundary in {Boundary.BEFORE, Boundary.DECIDED}:
                     raise StandsStillError(f"{wiring} stands still for {seconds:g} s")
             case Fault.SLOW:
                 runner.lag_s = seconds
             case Fault.BROKER_OUTAGE if self._around.outage is not None:
-                self._begin_act(struck, self._be_away(self._around.outage, seconds))
-            case Fault.SLOW_BROKER if self._around.outage is not None:
-                self._begin_act(None, self._around.outage.set_round_trip(struck.target.spec.milliseconds))
+                self.begin(self._be_away(self._around.outage, seconds), struck)
+            case Fault.SLOW_BROKER:
+                self._slow_down_broker(struck)
             case Fault.REBALANCE:
-                self._begin_act(struck, self._have_company(wiring, seconds))
-
-    def _begin_act(self, struck: Struck | None, work: Coroutine[Any, Any, None]) -> None:
-        async def act() -> None:
-            await work
-            if struck is not None:
-                struck.ended()
-
-        task = asyncio.create_task(act())
-        self._acts.add(task)
-        task.add_done_callback(self._acts.discard)
+                self.begin(self._have_company(wiring, seconds), struck)
 
     @staticmethod
     async def _stand_still(runner: LabRunner, seconds: float) -> None:
@@ -201,22 +177,15 @@ class Services:
 
     @staticmethod
     async def _be_away(broker: Outage, seconds: float) -> None:
-        await broker.down()
-        try:
+        async with away(broker):
             await asyncio.sleep(seconds)
-        finally:
-            # Others need it after this replay, even if that has run out of time.
-            await broker.up()
 
     async def _have_company(self, wiring: Wiring, seconds: float) -> None:
         """A second instance of the service, for a while."""
         second = self._build(wiring)
-        second.start()
         try:
-            await second.ready()
-            await asyncio.sleep(seconds)
+            await keep_company(second, seconds)
         finally:
-            await second.stop()
             # What it has consumed, the first one will never see.
             consumed = self.runners[wiring.name].consumed
             consumed |= {where: max(end, consumed.get(where, 0)) for where, end in second.consumed.items()}
