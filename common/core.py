@@ -154,7 +154,6 @@ class Core:
                 self.counts["timed_out" if deadline.final else "overdue"] += 1
                 command = (TimedOut if deadline.final else Overdue)(order_id=deadline.order_id)
                 tasks.append(Task(command, deadline.again()))
-            self._handled = [task.command for task in tasks if task.command is not None]
             outgoing = self._decide(transaction, tasks, now)
             self._next_due = next_due(transaction, partitions)
         self._acknowledged.clear()

@@ -8,7 +8,7 @@ committed, and it is there exactly if the decision to give up is.
 from __future__ import annotations
 
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Final
 
 from common.envelope import Headers, Outgoing, Record
@@ -16,8 +16,6 @@ from common.envelope import Headers, Outgoing, Record
 _MARK: Final = "dlq_"
 _LONGEST_TEXT: Final = 4_000
 """Characters of an error or its stack that are kept; the innermost calls are at the end."""
-
-
 _LARGEST_VALUE: Final = 512 * 1024
 """Bytes; the lab's own messages have some hundred, and a broker takes a million by default."""
 
@@ -106,7 +104,7 @@ def dead_letter(record: Record, topic: str, failure: Failure) -> Outgoing:
 def read_dead_letter(record: Record) -> DeadLetter:
     """A record of a topic of dead letters; what is missing from it is empty."""
     marks = {name.removeprefix(_MARK): _text(value) for name, value in record.headers}
-    names = ("reason", "error", "stack", "service", "tries", "at", "origin", "left_out")
+    names = (field.name for field in fields(DeadLetter) if field.name != "record")
     return DeadLetter(record, **{name: marks.get(name, "") for name in names})
 
 

@@ -34,6 +34,7 @@ _TRACE_ID_BYTES: Final = 16
 _TRACE_ID: Final = re.compile("(?!0{32})[0-9a-f]{32}")
 # What a database can't hold, or an index can't, must not get past the envelope.
 _NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,400}")
+_NAMES: Final = ("ce_id", "ce_subject", "ce_correlationid", "ce_causationid")
 MOST_ATTEMPTS: Final = 999_999_999
 """That can be told apart; only a stranger's record comes near."""
 _ATTEMPT: Final = re.compile("[1-9][0-9]{0,8}")
@@ -180,17 +181,18 @@ def open_envelope(record: Record) -> Envelope:
         attempt = headers.get("ce_attempt", b"1").decode()
         if not _ATTEMPT.fullmatch(attempt):
             raise UnreadableRecordError(_at(record, f"ce_attempt is no attempt: {attempt[:20]!r}"))
-        for name in ("ce_id", "ce_subject", "ce_correlationid", "ce_causationid"):
-            if not _NAME.fullmatch(headers[name].decode()):
+        names = {name: headers[name].decode() for name in _NAMES}
+        for name, text in names.items():
+            if not _NAME.fullmatch(text):
                 raise UnreadableRecordError(_at(record, f"{name} is too long, or no text"))
         return Envelope(
-            id=headers["ce_id"].decode(),
+            id=names["ce_id"],
             type=headers["ce_type"].decode(),
             source=headers["ce_source"].decode(),
-            subject=headers["ce_subject"].decode(),
+            subject=names["ce_subject"],
             time=headers["ce_time"].decode(),
-            correlation_id=headers["ce_correlationid"].decode(),
-            causation_id=headers["ce_causationid"].decode(),
+            correlation_id=names["ce_correlationid"],
+            causation_id=names["ce_causationid"],
             traceparent=headers.get("traceparent", b"").decode(),
             schema=headers.get("ce_dataschema", b"").decode(),
             attempt=int(attempt),

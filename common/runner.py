@@ -129,10 +129,6 @@ class Runner:
             return None
         return self._running.exception()
 
-    def _note_failure(self) -> None:
-        """Whoever wants to know has asked: asyncio need not complain of an error that nobody has seen."""
-        _ = self.failure
-
     async def submit(self, work: Callable[[Connection], Message | None]) -> None:
         """Take a command from outside: `work` makes it, in the transaction that its effect will be part of.
 
@@ -175,12 +171,7 @@ class Runner:
         if self._work is not None:
             await asyncio.wait({self._work}, timeout=_FINISH_LIMIT_S)
             self._work.cancel()
-        if self._running is not None:
-            await asyncio.wait({self._running})
-            self._note_failure()
-        if self._thread is not None:
-            await asyncio.to_thread(self._thread.shutdown)
-        self.core.database.close()
+        await self._end()
 
     async def kill(self) -> None:
         """End as a process does that is killed: nothing is finished, committed, published or said goodbye to.
@@ -191,9 +182,14 @@ class Runner:
         self._patience.stop()
         if self._work is not None:
             self._work.cancel()
+        await self._end()
+
+    async def _end(self) -> None:
+        """Wait until the work is over, and let go of thread and database."""
         if self._running is not None:
             await asyncio.wait({self._running})
-            self._note_failure()
+            # Whoever wants to know can ask; asyncio need not complain of an error that nobody has seen.
+            _ = self.failure
         if self._thread is not None:
             await asyncio.to_thread(self._thread.shutdown)
         self.core.database.close()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, bindparam, delete, func, select
+from sqlalchemy import Connection, Delete, bindparam, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from common.envelope import Headers, Outgoing
@@ -27,7 +27,7 @@ _RECEIVE: Final = {
 _UNRECEIVE: Final = delete(INBOX).where(INBOX.c.message_id.in_(bindparam("ids", expanding=True)))
 _PUT_ASIDE: Final = {name: insert(RETRIES).on_conflict_do_nothing() for name, insert in _INSERT.items()}
 _KEEP: Final = {name: insert(OUTBOX).on_conflict_do_nothing() for name, insert in _INSERT.items()}
-_FORGET: Final = delete(OUTBOX).where(OUTBOX.c.message_id.in_(bindparam("sent", expanding=True)))
+_FORGET: Final = delete(OUTBOX).where(OUTBOX.c.message_id.in_(bindparam("ids", expanding=True)))
 _WRITE_DOWN: Final = HISTORY.insert()
 
 
@@ -70,8 +70,7 @@ def first_seen(transaction: Connection, message_ids: Sequence[str], at: str) -> 
 
 def forget_received(transaction: Connection, message_ids: Sequence[str]) -> None:
     """Take ids out of the inbox, for messages that had no effect after all and may come again."""
-    for start in range(0, len(message_ids), _MOST_VARIABLES):
-        transaction.execute(_UNRECEIVE, {"ids": message_ids[start : start + _MOST_VARIABLES]})
+    _in_bites(transaction, _UNRECEIVE, message_ids)
 
 
 def add_to_outbox(transaction: Connection, outgoing: Sequence[Outgoing]) -> None:
@@ -111,10 +110,7 @@ def unsent(transaction: Connection, partitions: Sequence[int]) -> list[Outgoing]
 
 def forget_sent(transaction: Connection, message_ids: Collection[str]) -> None:
     """Drop what the broker has acknowledged."""
-    if message_ids:
-        sent = list(message_ids)
-        for start in range(0, len(sent), _MOST_VARIABLES):
-            transaction.execute(_FORGET, {"sent": sent[start : start + _MOST_VARIABLES]})
+    _in_bites(transaction, _FORGET, list(message_ids))
 
 
 def backlog(transaction: Connection) -> int:
@@ -202,6 +198,11 @@ def claim_key(transaction: Connection, row: Mapping[str, Any]) -> bool:
 def forget_keys(transaction: Connection, claimed_before: str) -> None:
     """Forget idempotency keys from before a time."""
     transaction.execute(delete(IDEMPOTENCY).where(IDEMPOTENCY.c.claimed_at < claimed_before))
+
+
+def _in_bites(transaction: Connection, statement: Delete, ids: Sequence[str]) -> None:
+    for start in range(0, len(ids), _MOST_VARIABLES):
+        transaction.execute(statement, {"ids": ids[start : start + _MOST_VARIABLES]})
 
 
 def _stored(headers: Headers) -> list[list[str]]:

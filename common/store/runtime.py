@@ -43,6 +43,9 @@ class Deadline:
 DEADLINES: Final = RowTable(Deadline, "deadlines")
 Index("deadlines_by_time", DEADLINES.table.c.due_at)
 
+_RETRIED: Final = select(RETRIES.c.order_id).where(RETRIES.c.order_id == DEADLINES.table.c.order_id).exists()
+"""Whether a retry is about to go on with the order of a deadline."""
+
 RUNTIME_TABLES: Final[tuple[Table, ...]] = (INBOX, OUTBOX, HISTORY, RETRIES, COUNTERS, DEADLINES.table)
 
 
@@ -53,10 +56,9 @@ def due_deadlines(transaction: Connection, partitions: Sequence[int], at: str, m
     whether a deadline still stands has to be looked at again when it is.
     """
     table = DEADLINES.table
-    retried = select(RETRIES.c.order_id).where(RETRIES.c.order_id == table.c.order_id).exists()
     query = (
         select(table)
-        .where(table.c.due_at <= at, table.c.partition.in_(partitions), ~retried)
+        .where(table.c.due_at <= at, table.c.partition.in_(partitions), ~_RETRIED)
         .order_by(table.c.due_at)
         .limit(most)
     )
@@ -66,10 +68,9 @@ def due_deadlines(transaction: Connection, partitions: Sequence[int], at: str, m
 def next_due(transaction: Connection, partitions: Sequence[int]) -> str | None:
     """When the first of all deadlines and retries is due; None if there are none."""
     table = DEADLINES.table
-    retried = select(RETRIES.c.order_id).where(RETRIES.c.order_id == table.c.order_id).exists()
     deadlines = (
         select(table.c.due_at)
-        .where(table.c.due_at.is_not(None), table.c.partition.in_(partitions), ~retried)
+        .where(table.c.due_at.is_not(None), table.c.partition.in_(partitions), ~_RETRIED)
         .order_by(table.c.due_at)
         .limit(1)
     )
