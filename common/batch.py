@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import datetime
+from functools import cached_property
 from typing import Any, Final
 
-from pydantic import ValidationError
+from msgspec import Struct, convert
+from msgspec.structs import replace
 from sqlalchemy import Connection
 
 from common.dead_letters import Failure, dead_letter
@@ -23,7 +25,7 @@ from common.envelope import Cause, Outgoing, Record, inbox_key, seal, timestamp
 from common.errors import NewerSchemaError, PermanentError
 from common.messages import COMPENSATIONS, Message, Overdue, Reason, Resumption, TimedOut
 from common.probe import Probe
-from common.recovery import Recovery
+from common.recovery import Limit, Recovery
 from common.store.journal import Change, Retry, add_history, add_retries, add_to_outbox, forget_received
 from common.store.repository import Repository
 from common.store.rows import LoadedRows
@@ -49,14 +51,23 @@ class Service:
     """Records `consumed`, `skipped` (not its own), `unknown` (of no type of the lab), `duplicate`, `retried`,
     `dead_letter`; commands `late` (overtaken) and `ignored`; deadlines `overdue` and `timed_out`."""
 
-    @property
+    @cached_property
     def source(self) -> str:
         """Who says what it tells."""
         return f"/{self.wiring.mode}/{self.wiring.name}"
 
+    @cached_property
+    def limits(self) -> Mapping[str, Limit]:
+        """By status: how long it may last."""
+        return {status: patience(self.recovery) for status, patience in self.wiring.deadlines.items()}
 
-@dataclass(frozen=True, slots=True)
-class Task:
+    @cached_property
+    def topics(self) -> Mapping[type[Message], str]:
+        """By message: the topic that it is told on."""
+        return {message: self.prefix + self.wiring.topic_of(message) for message in self.wiring.tells}
+
+
+class Task(Struct, frozen=True):
     """A command for the domain, the message that it descends from, and the record that brought it.
 
     One from outside, or of a deadline, has no record. `tries` is how often it has failed. `awaited` says that
@@ -75,8 +86,7 @@ class Task:
         return inbox_key(self.because.id, self.because.attempt)
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(Struct, frozen=True):
     """A record that can't be read or made a command, and what is decided in its place, if anything."""
 
     record: Record | Retry
@@ -169,7 +179,7 @@ class Batch:
     def _seal(self, message: Message, because: Cause, index: int) -> Outgoing:
         substitution = self._wiring.told_instead.get(type(message))
         told = substitution.translate(message) if substitution else message
-        topic = self._service.prefix + self._wiring.topic_of(type(told))
+        topic = self._service.topics[type(told)]
         return seal(told, because, source=self._service.source, topic=topic, index=index, now=self._now)
 
     def _note(self, command: Message, because: Cause, before: Any, after: Any) -> None:  # noqa: ANN401 - states differ by service; all have a status
@@ -182,13 +192,12 @@ class Batch:
 
     def _arm(self, command: Message, because: Cause, status: str) -> None:
         """Set the deadline for what is waited for now, in place of the one before."""
-        patience = self._wiring.deadlines.get(status)
-        if patience is None:
+        limit = self._service.limits.get(status)
+        if limit is None:
             self._deadlines.drop(command.order_id)
             return
         before = self._deadlines.get(command.order_id)
         tries = before.tries + 1 if before and isinstance(command, Overdue) else 1
-        limit = patience(self._service.recovery)
         delay = limit.delay(tries, command.order_id)
         deadline = Deadline(
             order_id=command.order_id,
@@ -214,7 +223,6 @@ class Batch:
 
     def _failed(self, task: Task, error: Exception) -> None:
         """Try a command again later, or give it up."""
-        error = _discreet(error)
         if task.record is None:
             self._failed_by_itself(task, error)
             return
@@ -238,7 +246,7 @@ class Batch:
         substitute = self._domain.gives_up_with.get(type(task.command))
         if substitute is not None:
             reason = getattr(task.command, "reason", Reason.DEAD_LETTER)
-            instead = substitute.model_validate({"order_id": order_id, "reason": reason})
+            instead = convert({"order_id": order_id, "reason": reason}, substitute)
             self._try(Task(instead, task.because))
 
     def _failed_by_itself(self, task: Task, error: Exception) -> None:
@@ -280,14 +288,6 @@ class Batch:
         self._service.counts["dead_letter"] += 1
         failure = Failure(reason, error, str(self._wiring), tries, self._at)
         self.outgoing.append(dead_letter(record, dead_letter_topic(record.topic), failure))
-
-
-def _discreet(error: Exception) -> Exception:
-    """An error that may be logged: pydantic's quotes the data that it refuses, which may be a customer's."""
-    if not isinstance(error, ValidationError):
-        return error
-    faults = error.errors(include_url=False, include_input=False, include_context=False)
-    return ValueError("; ".join(f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in faults))
 
 
 def _name(message: Message) -> str:

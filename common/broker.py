@@ -70,7 +70,7 @@ def consumer_options(*, fetch_max_wait_ms: int) -> dict[str, Any]:
         # all records of an order meet in one process. One assignor: mixed ones abort the embedded broker.
         "partition_assignment_strategy": (RangePartitionAssignor,),
         # One polled batch is one transaction: large enough to share its cost, small enough to be short.
-        "max_poll_records": 500,
+        "max_poll_records": 2000,
         "retry_backoff_ms": 10,
         # A batch in flight when a rebalance begins is finished first; by default, the group would wait
         # for a member no longer than its session, which is 10 s.

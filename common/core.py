@@ -54,7 +54,7 @@ from common.store.journal import (
 )
 from common.store.runtime import due_deadlines, next_due
 from common.store.schema import IDEMPOTENCY
-from common.wiring import Wiring
+from common.wiring import Reaction, Wiring
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +62,11 @@ _TRIAL: Final = "trial"
 """The id of no message."""
 _MOST_DUE: Final = 500
 """Retries, and deadlines, that one transaction goes on with."""
+_MOST_PARCELS: Final = 20
+"""Read at a time; each is of one transaction, which is bounded as what is polled is."""
 _MOST_FORGOTTEN: Final = 5_000
 """Messages that one transaction cleans up."""
+_KNOWN: Final = frozenset(name.encode() for name in MESSAGES)
 _ONLY_IN_MEMORY: Final = frozenset({"consumed", "skipped"})
 """Counts of nearly every record: to write them down would cost more than they tell."""
 
@@ -89,7 +92,10 @@ class Core:
         self.service = Service(wiring, rules, prefix, recovery or Recovery(), probe or Probe())
         self.counts = self.service.counts
         """What this instance has counted since it was made; see `common.batch.Service`."""
-        self._acknowledged: set[str] = set()
+        self._reactions: dict[bytes | None, Reaction] = {
+            name.encode(): row for name, row in wiring.reaction_to.items()
+        }
+        self._acknowledged: set[int] = set()
         self._handled: list[Message] = []
         self._next_due: str | None = ""
 
@@ -112,15 +118,18 @@ class Core:
         return outgoing
 
     def submit(
-        self, transaction: Connection, command: Message, partition: int, now: datetime
+        self, transaction: Connection, commands: Sequence[tuple[Message, int]], now: datetime
     ) -> list[Outgoing]:
-        """Take a command from outside the broker, within the caller's transaction.
+        """Take commands from outside the broker, within the caller's transaction.
 
-        `partition` is that of the order's key, where all that follows will stay.
+        Each comes with the partition of its order's key, where all that follows will stay.
         """
         before = self.counts.copy()
-        task = Task(command, origin(command.order_id, partition), awaited=True)
-        outgoing = self._decide(transaction, [task], now)
+        tasks = [
+            Task(command, origin(command.order_id, partition), awaited=True)
+            for command, partition in commands
+        ]
+        outgoing = self._decide(transaction, tasks, now)
         self._write_down(transaction, before)
         return outgoing
 
@@ -165,8 +174,8 @@ class Core:
             self.service.probe.passing(boundary, self._handled)
 
     def acknowledge(self, sent: Collection[Outgoing]) -> None:
-        """Note what the broker has acknowledged; the next transaction drops it from the outbox."""
-        self._acknowledged.update(record.id for record in sent)
+        """Note what the broker has acknowledged, whole parcels; the next transaction drops them."""
+        self._acknowledged.update({record.parcel for record in sent})
 
     def tidy(self) -> None:
         """Drop what is acknowledged from the outbox now, because no batch is there to do it along the way."""
@@ -192,16 +201,19 @@ class Core:
                 forget_keys(transaction, timestamp(edge))
             return clean_up(transaction, timestamp(edge), first_id, _MOST_FORGOTTEN) == _MOST_FORGOTTEN
 
-    def unsent(self, partitions: Sequence[int]) -> list[Outgoing]:
-        """What an earlier run or owner of these partitions left unpublished, in the order to publish it."""
+    def unsent(self, partitions: Sequence[int], after: int = 0) -> list[Outgoing]:
+        """Some of what an earlier run or owner of these partitions left unpublished, in its order.
+
+        What comes next is in parcels after the last one; nothing: that was all.
+        """
         with self.database.read() as connection:
-            waiting = unsent(connection, partitions)
-        return [record for record in waiting if record.id not in self._acknowledged]
+            waiting = unsent(connection, partitions, after, _MOST_PARCELS)
+        return [record for record in waiting if record.parcel not in self._acknowledged]
 
     def backlog(self) -> int:
         """How many records wait to be published."""
         with self.database.read() as connection:
-            return max(0, backlog(connection) - len(self._acknowledged))
+            return backlog(connection, list(self._acknowledged))
 
     def expects(self, partitions: Sequence[int]) -> bool:
         """Whether a deadline or a retry of these partitions is still to come."""
@@ -210,17 +222,26 @@ class Core:
 
     def _read(self, record: Record | Retry, tries: int = 0) -> Task | Unreadable | None:
         """Turn a record into a command for the domain, or None if it is not this service's business."""
+        kind = None
+        for name, value in record.headers:
+            if name == "ce_type":
+                kind = value
+                break
+        reaction = self._reactions.get(kind)
+        if reaction is None and kind in _KNOWN:
+            # By that header alone, so that what is not this service's business costs next to nothing.
+            self.counts["skipped"] += 1
+            return None
         try:
             envelope = open_envelope(record)
         except UnreadableRecordError as error:
             return Unreadable(record, error)
-        reaction = self.wiring.reaction_to.get(envelope.type)
         if reaction is None:
-            self.counts["skipped" if envelope.type in MESSAGES else "unknown"] += 1
+            self.counts["unknown"] += 1
             return None
         because = cause(envelope, record.partition)
         try:
-            command = reaction.translate(parse(record, reaction.message))
+            command = reaction.translate(parse(record, envelope, reaction.message))
         except Exception as error:  # noqa: BLE001 - a translation that fails once fails always: nothing varies
             instead = self.wiring.instead_of_unreadable(reaction.command, envelope.subject)
             return Unreadable(record, error, instead, because)

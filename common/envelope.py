@@ -14,27 +14,29 @@ Sources: CloudEvents 1.0.2, its Kafka protocol binding, its distributed-tracing 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from datetime import datetime
+from functools import cache, lru_cache
 from hashlib import blake2b
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
-from pydantic import ValidationError
+from msgspec import DecodeError, Struct
 
 from common.errors import NewerSchemaError, UnreadableRecordError
-from common.messages import MESSAGES, Message
+from common.messages import MESSAGES, Message, read, write
 
 Headers = tuple[tuple[str, bytes], ...]
+M = TypeVar("M", bound=Message)
 
-_CONTENT_TYPE: Final = "application/json"
-_SPEC_VERSION: Final = "1.0"
+_CONTENT_TYPE: Final = ("content-type", b"application/json")
+_SPEC_VERSION: Final = ("ce_specversion", b"1.0")
 _ID_BYTES: Final = 8
 _TRACE_ID_BYTES: Final = 16
 _TRACE_ID: Final = re.compile("(?!0{32})[0-9a-f]{32}")
 # What a database can't hold, or an index can't, must not get past the envelope.
-_NAME: Final = re.compile(r"[^\x00-\x1f\x7f-\x9f]{1,400}")
-_NAMES: Final = ("ce_id", "ce_subject", "ce_correlationid", "ce_causationid")
+_LONGEST_NAME: Final = 400
+_NAME: Final = re.compile(rf"[^\x00-\x1f\x7f-\x9f]{{1,{_LONGEST_NAME}}}")
+_QUOTED: Final = re.compile(r"Invalid enum value .*?(?=$| - at)", re.DOTALL)
 MOST_ATTEMPTS: Final = 999_999_999
 """That can be told apart; only a stranger's record comes near."""
 _ATTEMPT: Final = re.compile("[1-9][0-9]{0,8}")
@@ -72,8 +74,7 @@ class Record(Protocol):
         """The envelope."""
 
 
-@dataclass(frozen=True, slots=True)
-class Envelope:
+class Envelope(Struct, frozen=True, gc=False):
     """The context of a message: who says it, when, about what, and because of what."""
 
     id: str
@@ -97,9 +98,8 @@ class Envelope:
         return inbox_key(self.id, self.attempt)
 
 
-@dataclass(frozen=True, slots=True)
-class Outgoing:
-    """A record to be published: a row of the outbox."""
+class Outgoing(Struct, array_like=True):
+    """A record to be published; the outbox keeps it until it is acknowledged."""
 
     id: str
     topic: str
@@ -107,10 +107,11 @@ class Outgoing:
     key: bytes | None
     value: bytes | None
     headers: Headers
+    parcel: int = 0
+    """The number of the outbox row that it is in, once it is in one."""
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
+class Cause(Struct, frozen=True, gc=False):
     """What the messages of one decision descend from."""
 
     id: str
@@ -142,32 +143,27 @@ def seal(  # noqa: PLR0913 - an envelope has that much on it; all but two are na
     message: Message, because: Cause, *, source: str, topic: str, index: int, now: datetime
 ) -> Outgoing:
     """Put a message into its envelope; `index` tells apart the messages of one decision."""
-    kind = type(message).__name__
-    digest = _digest(f"{because.id}/{source}/{kind}/{index}", _ID_BYTES)
+    kind = type(message)
+    digest = _digest(f"{because.id}/{source}/{kind.__name__}/{index}", _ID_BYTES)
     message_id = f"{message.order_id}-{digest}"
-    headers = {
-        "ce_specversion": _SPEC_VERSION,
-        "ce_id": message_id,
-        "ce_type": kind,
-        "ce_source": source,
-        "ce_subject": message.order_id,
-        "ce_time": timestamp(now),
-        "ce_dataschema": _schema(type(message)),
-        "ce_correlationid": because.correlation_id,
-        "ce_causationid": because.id,
-        "traceparent": f"00-{because.trace_id}-{digest}-01",
-        "content-type": _CONTENT_TYPE,
-    }
-    if because.attempt > 1:
-        headers["ce_attempt"] = str(because.attempt)
-    return Outgoing(
-        id=message_id,
-        topic=topic,
-        partition=because.partition,
-        key=message.order_id.encode(),
-        value=message.model_dump_json(exclude_none=True).encode(),
-        headers=tuple((name, value.encode()) for name, value in headers.items()),
+    key = message.order_id.encode()
+    type_, source_, schema = _constant_headers(kind, source)
+    headers: Headers = (
+        _SPEC_VERSION,
+        ("ce_id", message_id.encode()),
+        type_,
+        source_,
+        ("ce_subject", key),
+        _time_header(now),
+        schema,
+        ("ce_correlationid", because.correlation_id.encode()),
+        ("ce_causationid", because.id.encode()),
+        ("traceparent", f"00-{because.trace_id}-{digest}-01".encode()),
+        _CONTENT_TYPE,
     )
+    if because.attempt > 1:
+        headers = (*headers, ("ce_attempt", b"%d" % because.attempt))
+    return Outgoing(message_id, topic, because.partition, key, write(message), headers)
 
 
 def open_envelope(record: Record) -> Envelope:
@@ -178,47 +174,42 @@ def open_envelope(record: Record) -> Envelope:
     """
     headers = dict(record.headers)
     try:
-        attempt = headers.get("ce_attempt", b"1").decode()
-        if not _ATTEMPT.fullmatch(attempt):
-            raise UnreadableRecordError(_at(record, f"ce_attempt is no attempt: {attempt[:20]!r}"))
-        names = {name: headers[name].decode() for name in _NAMES}
-        for name, text in names.items():
-            if not _NAME.fullmatch(text):
-                raise UnreadableRecordError(_at(record, f"{name} is too long, or no text"))
         return Envelope(
-            id=names["ce_id"],
+            id=_name(headers, "ce_id"),
             type=headers["ce_type"].decode(),
             source=headers["ce_source"].decode(),
-            subject=names["ce_subject"],
+            subject=_name(headers, "ce_subject"),
             time=headers["ce_time"].decode(),
-            correlation_id=names["ce_correlationid"],
-            causation_id=names["ce_causationid"],
+            correlation_id=_name(headers, "ce_correlationid"),
+            causation_id=_name(headers, "ce_causationid"),
             traceparent=headers.get("traceparent", b"").decode(),
             schema=headers.get("ce_dataschema", b"").decode(),
-            attempt=int(attempt),
+            attempt=_attempt(headers),
         )
+    except UnreadableRecordError as error:
+        raise UnreadableRecordError(_at(record, str(error))) from error
     except (KeyError, UnicodeDecodeError, AttributeError) as error:
         raise UnreadableRecordError(_at(record, f"bad or missing CloudEvents header: {error}")) from error
 
 
-def parse(record: Record, message_type: type[Message]) -> Message:
-    """Read a record's body as the message that its header promises.
+def parse(record: Record, envelope: Envelope, kind: type[M]) -> M:
+    """Read a record's body as the message that its envelope promises.
 
     Raises:
-        NewerSchemaError: the header promises a newer version than this one knows.
+        NewerSchemaError: the envelope promises a newer version than this one knows.
         UnreadableRecordError: the body doesn't fit the type, or is about another order than the record's key.
     """
-    schema = dict(record.headers).get("ce_dataschema", b"").decode(errors="replace")
-    given = _VERSION.fullmatch(schema)
-    if given is not None and int(given["version"]) > message_type.VERSION:
-        newer = f"schema version {given['version']}, but only {message_type.VERSION} is known here"
-        raise NewerSchemaError(_at(record, newer))
+    if envelope.schema != _schema(kind):
+        given = _VERSION.fullmatch(envelope.schema)
+        if given is not None and int(given["version"]) > kind.VERSION:
+            newer = f"schema version {given['version']}, but only {kind.VERSION} is known here"
+            raise NewerSchemaError(_at(record, newer))
     try:
-        message = message_type.model_validate_json(record.value or b"")
-    except ValidationError as error:
-        problem = error.errors(include_url=False, include_input=False)[0]
-        where = ".".join(map(str, problem["loc"])) or "body"
-        raise UnreadableRecordError(_at(record, f"{where}: {problem['msg']}")) from error
+        message = read(record.value or b"", kind)
+    except DecodeError as error:
+        # What is no member of an enumeration is quoted there, and may be a customer's.
+        problem = _QUOTED.sub("Invalid enum value", str(error))
+        raise UnreadableRecordError(_at(record, problem)) from None
     if message.order_id.encode() != record.key:
         # Another key means another partition, where the order's records could overtake each other.
         raise UnreadableRecordError(_at(record, f"the key is not the order id {message.order_id!r}"))
@@ -234,16 +225,49 @@ def read_message(record: Record) -> tuple[Envelope, Message]:
     envelope = open_envelope(record)
     if envelope.type not in MESSAGES:
         raise UnreadableRecordError(_at(record, f"unknown type {envelope.type!r}"))
-    return envelope, parse(record, MESSAGES[envelope.type])
+    return envelope, parse(record, envelope, MESSAGES[envelope.type])
 
 
 def timestamp(moment: datetime) -> str:
-    """A time as `ce_time` has it: RFC 3339, UTC, microseconds."""
-    return moment.isoformat(timespec="microseconds").replace("+00:00", "Z")
+    """A time in UTC as `ce_time` has it: RFC 3339, microseconds."""
+    return moment.replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
-def _schema(message_type: type[Message]) -> str:
-    return f"urn:saga-lab:{message_type.__name__}:{message_type.VERSION}"
+@lru_cache(maxsize=16)
+def _time_header(moment: datetime) -> tuple[str, bytes]:
+    return "ce_time", timestamp(moment).encode()
+
+
+@lru_cache(maxsize=256)
+def _constant_headers(kind: type[Message], source: str) -> Headers:
+    return (
+        ("ce_type", kind.__name__.encode()),
+        ("ce_source", source.encode()),
+        ("ce_dataschema", _schema(kind).encode()),
+    )
+
+
+@cache
+def _schema(kind: type[Message]) -> str:
+    return f"urn:saga-lab:{kind.__name__}:{kind.VERSION}"
+
+
+def _name(headers: Mapping[str, bytes], header: str) -> str:
+    name = headers[header].decode()
+    if not (0 < len(name) <= _LONGEST_NAME and name.isascii() and name.isprintable()) and not _NAME.fullmatch(
+        name
+    ):
+        raise UnreadableRecordError(f"{header} is too long, or no text")
+    return name
+
+
+def _attempt(headers: Mapping[str, bytes]) -> int:
+    if "ce_attempt" not in headers:
+        return 1
+    attempt = headers["ce_attempt"].decode()
+    if not _ATTEMPT.fullmatch(attempt):
+        raise UnreadableRecordError(f"ce_attempt is no attempt: {attempt[:20]!r}")
+    return int(attempt)
 
 
 def _digest(text: str, size: int) -> str:

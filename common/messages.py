@@ -6,21 +6,26 @@ tolerates a newer producer (Postel's rule for event schemas); a change that brea
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from enum import StrEnum
-from typing import Annotated, ClassVar, Final
+from functools import cache
+from typing import Annotated, Any, ClassVar, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from msgspec import Meta, Struct, ValidationError, to_builtins
+from msgspec.json import Decoder, Encoder
 
-# Whoever sends a message: what a database can't hold, or a log can't show, must not get past its decoding.
+# Whoever sends a message: what a database can't hold, or a log can't show, must not get past `read`.
 _MOST: Final = 10**15
-Pieces = Annotated[int, Field(gt=0, le=_MOST)]
+Pieces = Annotated[int, Meta(gt=0, le=_MOST)]
 """Of an item; none or fewer would make stock out of nothing."""
-PiecesOrNone = Annotated[int, Field(ge=0, le=_MOST)]
+PiecesOrNone = Annotated[int, Meta(ge=0, le=_MOST)]
 """Of an item, given back: 0 if nothing was held."""
-Cents = Annotated[int, Field(gt=0, le=_MOST)]
-CentsOrNone = Annotated[int, Field(ge=0, le=_MOST)]
+Cents = Annotated[int, Meta(gt=0, le=_MOST)]
+CentsOrNone = Annotated[int, Meta(ge=0, le=_MOST)]
 """Given back: 0 if nothing was charged."""
-Text = Annotated[str, Field(min_length=1, max_length=200, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
+Text = Annotated[str, Meta(min_length=1, max_length=200)]
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 class Step(StrEnum):
@@ -49,10 +54,12 @@ class Reason(StrEnum):
     """A step's request could not be processed, and is among the dead letters."""
 
 
-class Message(BaseModel):
-    """What every message has: the order that it is about, which is also its key on the broker."""
+class Message(Struct, frozen=True, omit_defaults=True, gc=False):
+    """What every message has: the order that it is about, which is also its key on the broker.
 
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
+    The bounds of its fields are checked where it is read, not where it is made: what makes one has its values
+    from a message that was read, or from the HTTP API, whose bounds are narrower.
+    """
 
     VERSION: ClassVar[int] = 1
     STEP: ClassVar[Step]
@@ -60,40 +67,40 @@ class Message(BaseModel):
     order_id: Text
 
 
-class Command(Message):
+class Command(Message, frozen=True):
     """An instruction to one service, which may refuse it."""
 
 
-class Resumption(Command):
+class Resumption(Command, frozen=True):
     """A local command to go on with what is outstanding: what is asked for again keeps its identity.
 
     It comes from a deadline or an operator. See `common.core` for how the identity is kept.
     """
 
 
-class Event(Message):
+class Event(Message, frozen=True):
     """A fact: it has happened, and anybody may listen."""
 
     FAILURE: ClassVar[bool] = False
 
 
-class OrderEvent(Event):
+class OrderEvent(Event, frozen=True):
     """A fact about an order, told by the Order service."""
 
 
-class InventoryEvent(Event):
+class InventoryEvent(Event, frozen=True):
     """A fact about stock, told by the Inventory service."""
 
 
-class PaymentEvent(Event):
+class PaymentEvent(Event, frozen=True):
     """A fact about money, told by the Payment service."""
 
 
-class SagaEvent(Event):
+class SagaEvent(Event, frozen=True):
     """A fact about the process as a whole; only an orchestrator can know one."""
 
 
-class OrderLine(Message):
+class OrderLine(Message, frozen=True):
     """What was ordered: `quantity` pieces at `price_cents` each, the price as it was when ordering."""
 
     customer_id: Text
@@ -107,10 +114,8 @@ class OrderLine(Message):
         return self.price_cents * self.quantity
 
 
-class Charge(BaseModel):
+class Charge(Struct, frozen=True, gc=False):
     """What the Payment service must know to charge a customer."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore", strict=True)
 
     customer_id: Text
     amount_cents: Cents
@@ -119,19 +124,19 @@ class Charge(BaseModel):
 # Commands
 
 
-class PlaceOrder(OrderLine, Command):
+class PlaceOrder(OrderLine, Command, frozen=True):
     """Take an order on; it comes from HTTP, never over the broker."""
 
     STEP = Step.PLACE
 
 
-class SagaStarted(OrderLine, Command):
+class SagaStarted(OrderLine, Command, frozen=True):
     """Start the saga of an order. The name is the brief's; it is a command, addressed to the orchestrator."""
 
     STEP = Step.PLACE
 
 
-class ReserveInventory(Command):
+class ReserveInventory(Command, frozen=True):
     """Hold `quantity` pieces of `item`.
 
     `charge` is passed on in the answer. Only choreography fills it in: there, the event is all that the next
@@ -145,7 +150,7 @@ class ReserveInventory(Command):
     charge: Charge | None = None
 
 
-class ReleaseInventory(Command):
+class ReleaseInventory(Command, frozen=True):
     """Undo `ReserveInventory`; succeeds though nothing was held, and then refuses the late original."""
 
     STEP = Step.RELEASE
@@ -153,7 +158,7 @@ class ReleaseInventory(Command):
     reason: Reason
 
 
-class ProcessPayment(Command):
+class ProcessPayment(Command, frozen=True):
     """Charge the customer; this is the pivot, after which the saga only goes forward."""
 
     STEP = Step.PAY
@@ -162,7 +167,7 @@ class ProcessPayment(Command):
     amount_cents: Cents
 
 
-class RefundPayment(Command):
+class RefundPayment(Command, frozen=True):
     """Undo `ProcessPayment`; succeeds though nothing was charged, and then refuses the late original."""
 
     STEP = Step.REFUND
@@ -170,13 +175,13 @@ class RefundPayment(Command):
     reason: Reason
 
 
-class CompleteOrder(Command):
+class CompleteOrder(Command, frozen=True):
     """End an order well."""
 
     STEP = Step.COMPLETE
 
 
-class FailOrder(Command):
+class FailOrder(Command, frozen=True):
     """End an order whose effects are all undone."""
 
     STEP = Step.COMPLETE
@@ -184,19 +189,19 @@ class FailOrder(Command):
     reason: Reason
 
 
-class CancelOrder(Command):
+class CancelOrder(Command, frozen=True):
     """Ask for an order's end without its effects; it comes from HTTP. A payment that was captured wins."""
 
     STEP = Step.CANCEL
 
 
-class CancelSaga(Command):
+class CancelSaga(Command, frozen=True):
     """Pass a customer's wish to cancel on to the orchestrator."""
 
     STEP = Step.CANCEL
 
 
-class CancelPayment(Command):
+class CancelPayment(Command, frozen=True):
     """Never charge for this order, unless it is charged already; then the payment stands.
 
     Of a cancel and a payment that race, the one that reaches the Payment service first wins.
@@ -207,7 +212,7 @@ class CancelPayment(Command):
     reason: Reason
 
 
-class FailCompensation(Command):
+class FailCompensation(Command, frozen=True):
     """Note that an undo has failed as often as was allowed: an operator has to look."""
 
     STEP = Step.COMPLETE
@@ -215,25 +220,25 @@ class FailCompensation(Command):
     reason: Reason
 
 
-class RetryCompensation(Resumption):
+class RetryCompensation(Resumption, frozen=True):
     """An operator's command: the cause of a failed compensation is mended, so try it again."""
 
     STEP = Step.CANCEL
 
 
-class Overdue(Resumption):
+class Overdue(Resumption, frozen=True):
     """A deadline has passed, and there are tries left: ask again."""
 
     STEP = Step.CANCEL
 
 
-class TimedOut(Resumption):
+class TimedOut(Resumption, frozen=True):
     """A deadline has passed for the last time: what was asked for may have happened, or not."""
 
     STEP = Step.CANCEL
 
 
-class RefuseSaga(Command):
+class RefuseSaga(Command, frozen=True):
     """Give up an order's `SagaStarted`, which can't be processed."""
 
     STEP = Step.PLACE
@@ -241,7 +246,7 @@ class RefuseSaga(Command):
     reason: Reason
 
 
-class RefuseReservation(Command):
+class RefuseReservation(Command, frozen=True):
     """Give up an order's `ReserveInventory`, which can't be processed."""
 
     STEP = Step.RESERVE
@@ -249,7 +254,7 @@ class RefuseReservation(Command):
     reason: Reason
 
 
-class RefusePayment(Command):
+class RefusePayment(Command, frozen=True):
     """Give up an order's `ProcessPayment`, which can't be processed."""
 
     STEP = Step.PAY
@@ -257,7 +262,7 @@ class RefusePayment(Command):
     reason: Reason
 
 
-class ReportReleaseFailure(Command):
+class ReportReleaseFailure(Command, frozen=True):
     """Give up an order's `ReleaseInventory`, which keeps failing: the goods may still be held."""
 
     STEP = Step.RELEASE
@@ -265,7 +270,7 @@ class ReportReleaseFailure(Command):
     reason: Reason
 
 
-class ReportRefundFailure(Command):
+class ReportRefundFailure(Command, frozen=True):
     """Give up an order's `RefundPayment`, which keeps failing: the charge may still stand."""
 
     STEP = Step.REFUND
@@ -276,19 +281,19 @@ class ReportRefundFailure(Command):
 # Events
 
 
-class OrderCreated(OrderLine, OrderEvent):
+class OrderCreated(OrderLine, OrderEvent, frozen=True):
     """An order was taken on and is PENDING."""
 
     STEP = Step.PLACE
 
 
-class OrderCompleted(OrderEvent):
+class OrderCompleted(OrderEvent, frozen=True):
     """An order ended well."""
 
     STEP = Step.COMPLETE
 
 
-class OrderFailed(OrderEvent):
+class OrderFailed(OrderEvent, frozen=True):
     """An order failed, and nothing of it is held any more."""
 
     STEP = Step.COMPLETE
@@ -297,13 +302,13 @@ class OrderFailed(OrderEvent):
     reason: Reason
 
 
-class OrderCancelRequested(OrderEvent):
+class OrderCancelRequested(OrderEvent, frozen=True):
     """The customer wants the order to end without its effects; whether it does is not decided by that."""
 
     STEP = Step.CANCEL
 
 
-class OrderAborted(OrderEvent):
+class OrderAborted(OrderEvent, frozen=True):
     """The order is given up: whoever has done something for it undoes that."""
 
     STEP = Step.CANCEL
@@ -312,7 +317,7 @@ class OrderAborted(OrderEvent):
     reason: Reason
 
 
-class OrderCompensationFailed(OrderEvent):
+class OrderCompensationFailed(OrderEvent, frozen=True):
     """An undo has failed for good: something may still be held or charged, and an operator has to look."""
 
     STEP = Step.COMPLETE
@@ -321,7 +326,7 @@ class OrderCompensationFailed(OrderEvent):
     reason: Reason
 
 
-class InventoryReserved(InventoryEvent):
+class InventoryReserved(InventoryEvent, frozen=True):
     """Stock is held for the order; `charge` is what the command carried along."""
 
     STEP = Step.RESERVE
@@ -331,7 +336,7 @@ class InventoryReserved(InventoryEvent):
     charge: Charge | None = None
 
 
-class InventoryRejected(InventoryEvent):
+class InventoryRejected(InventoryEvent, frozen=True):
     """Stock could not be held; nothing is."""
 
     STEP = Step.RESERVE
@@ -340,7 +345,7 @@ class InventoryRejected(InventoryEvent):
     reason: Reason
 
 
-class InventoryReleased(InventoryEvent):
+class InventoryReleased(InventoryEvent, frozen=True):
     """Nothing is held for the order any more; `quantity` pieces of `item` were, or never any."""
 
     STEP = Step.RELEASE
@@ -350,7 +355,7 @@ class InventoryReleased(InventoryEvent):
     quantity: PiecesOrNone = 0
 
 
-class InventoryReleaseFailed(InventoryEvent):
+class InventoryReleaseFailed(InventoryEvent, frozen=True):
     """The goods could not be given back; if any were held, they still are."""
 
     STEP = Step.RELEASE
@@ -359,7 +364,7 @@ class InventoryReleaseFailed(InventoryEvent):
     reason: Reason
 
 
-class PaymentProcessed(PaymentEvent):
+class PaymentProcessed(PaymentEvent, frozen=True):
     """The customer was charged."""
 
     STEP = Step.PAY
@@ -367,7 +372,7 @@ class PaymentProcessed(PaymentEvent):
     amount_cents: Cents
 
 
-class PaymentDeclined(PaymentEvent):
+class PaymentDeclined(PaymentEvent, frozen=True):
     """The customer was not charged."""
 
     STEP = Step.PAY
@@ -376,7 +381,7 @@ class PaymentDeclined(PaymentEvent):
     reason: Reason
 
 
-class PaymentRefunded(PaymentEvent):
+class PaymentRefunded(PaymentEvent, frozen=True):
     """The order costs the customer nothing; `amount_cents` was given back, or never charged."""
 
     STEP = Step.REFUND
@@ -385,7 +390,7 @@ class PaymentRefunded(PaymentEvent):
     amount_cents: CentsOrNone = 0
 
 
-class PaymentRefundFailed(PaymentEvent):
+class PaymentRefundFailed(PaymentEvent, frozen=True):
     """The money could not be given back; if any was charged, the charge still stands."""
 
     STEP = Step.REFUND
@@ -394,13 +399,13 @@ class PaymentRefundFailed(PaymentEvent):
     reason: Reason
 
 
-class SagaCompleted(SagaEvent):
+class SagaCompleted(SagaEvent, frozen=True):
     """The orchestrator has seen every step succeed."""
 
     STEP = Step.COMPLETE
 
 
-class SagaFailed(SagaEvent):
+class SagaFailed(SagaEvent, frozen=True):
     """The orchestrator has seen a step fail and every earlier one undone."""
 
     STEP = Step.COMPLETE
@@ -409,7 +414,7 @@ class SagaFailed(SagaEvent):
     reason: Reason
 
 
-class SagaCompensationFailed(SagaEvent):
+class SagaCompensationFailed(SagaEvent, frozen=True):
     """The orchestrator has seen an undo fail as often as was allowed."""
 
     STEP = Step.COMPLETE
@@ -458,3 +463,41 @@ COMPENSATIONS: Final[dict[type[Command], type[Command]]] = {
 
 PIVOT: Final = ProcessPayment
 """The point of no return: steps before it need an undo, steps after it are retried until they succeed."""
+
+M = TypeVar("M", bound=Message)
+
+
+def write(message: Message) -> bytes:
+    """A message as JSON; what has its default is left out."""
+    return _ENCODER.encode(message)
+
+
+def read(body: bytes, kind: type[M]) -> M:
+    """Read a message of that kind from JSON.
+
+    Raises:
+        msgspec.DecodeError: it is no JSON, or a field is missing, or of another type, or out of bounds.
+    """
+    message: M = _decoder(kind).decode(body)
+    # In JSON, a control character can only be there escaped; so nearly every body is known to have none.
+    if not body.isascii() or b"\\" in body or b"\x7f" in body:
+        for text in _texts(to_builtins(message)):
+            if _CONTROL.search(text):
+                raise ValidationError("Control character in a text")
+    return message
+
+
+_ENCODER: Final = Encoder()
+
+
+@cache
+def _decoder(kind: type[M]) -> Decoder[M]:
+    return Decoder(kind)
+
+
+def _texts(value: Any) -> Iterator[str]:  # noqa: ANN401 - whatever JSON can hold
+    if isinstance(value, dict):
+        for inner in value.values():
+            yield from _texts(inner)
+    elif isinstance(value, str):
+        yield value

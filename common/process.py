@@ -15,6 +15,7 @@ from typing import Any, Final
 
 from common.command_line import Parser
 from common.errors import ConfigurationError, LabError
+from common.garbage import collect_seldom
 from common.service import serve
 from common.settings import Settings, describe_settings, load_settings
 from common.store.rows import RowTable
@@ -36,6 +37,7 @@ def main(mode: Mode, arguments: Sequence[str], *tables: RowTable[Any]) -> int:
     `tables` are those that only this mode has, to be shown over HTTP.
     """
     service = _parse(mode, arguments)
+    collect_seldom()
     try:
         return asyncio.run(_run(mode, service, tables, load_settings()))
     except LabError as error:

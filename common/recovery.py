@@ -12,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import timedelta
-from hashlib import blake2b
 from typing import Final
+from zlib import crc32
 
 _JITTER: Final = 0.2
 """The part of a delay that may be missing from it."""
@@ -92,6 +92,5 @@ Patience = Callable[[Recovery], Limit]
 def _backoff(first_s: float, longest_s: float, tries: int, key: str) -> timedelta:
     # The exponent is bounded, for a float is.
     delay = min(longest_s, first_s * _GROWTH ** min(tries - 1, 32))
-    digest = blake2b(f"{key}/{tries}".encode(), digest_size=4).digest()
-    fraction = int.from_bytes(digest) / 2**32
+    fraction = crc32(f"{key}/{tries}".encode()) / 2**32
     return timedelta(seconds=delay * (1 - _JITTER * fraction))

@@ -19,11 +19,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
@@ -34,7 +35,7 @@ from sqlalchemy.exc import TimeoutError as DatabaseTimeout
 from common.broker import ensure_topics, partition_of
 from common.core import Core
 from common.envelope import Outgoing
-from common.errors import BrokerError
+from common.errors import BrokerError, LabError
 from common.messages import Message
 from common.patience import Patience, StoppingError, until_one_ends
 from common.probe import Boundary
@@ -49,11 +50,28 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _SUBMIT_LIMIT_S: Final = 5.0
+_MOST_UNPUBLISHED: Final = 10_000
+"""Records of commands from outside; with more of them waiting, no further command is taken."""
+_MOST_TOGETHER: Final = 500
+"""Requests that are taken in one transaction."""
 _FINISH_LIMIT_S: Final = 1.0
 _STOP_LIMIT_S: Final = 0.8
 _REBALANCE_LIMIT_S: Final = 10.0
 _SHORTEST_POLL_S: Final = 0.01
 _CLEAN_UP_EVERY_S: Final = 60.0
+
+
+Work = Callable[[Connection], Sequence[Message]]
+"""Makes the commands of a request, in the transaction that their effect will be part of."""
+
+
+class OverloadedError(LabError):
+    """More is committed than can be published: it waits for the broker, and nothing is added to it."""
+
+
+class _Request(NamedTuple):
+    work: Work
+    taken: asyncio.Future[None]
 
 
 def _utc_now() -> datetime:
@@ -92,7 +110,9 @@ class Runner:
         self._progress = asyncio.Event()
         self._batch = asyncio.Lock()
         self._publishing = asyncio.Lock()
-        self._submitted: dict[str, Outgoing] = {}
+        self._requests: deque[_Request] = deque()
+        self._taking: asyncio.Task[None] | None = None
+        self._submitted: list[Outgoing] = []
         self._submission = asyncio.Event()
         self._due_behind: dict[TopicPartition, int] | None = None
         """How far the topics went when something was first found due; None while nothing is."""
@@ -129,27 +149,32 @@ class Runner:
             return None
         return self._running.exception()
 
-    async def submit(self, work: Callable[[Connection], Message | None]) -> None:
-        """Take a command from outside: `work` makes it, in the transaction that its effect will be part of.
+    async def submit(self, work: Work) -> None:
+        """Take what is asked for from outside; `work` makes the commands of it, or none.
 
-        Returns once it is committed; it is published soon after. `work` may return None for nothing to do.
+        Returns once they are committed; what they lead to is published soon after. Requests that come while
+        another is being taken share a transaction, as long as all of them succeed.
 
         Raises:
+            OverloadedError: too much waits to be published already.
             SQLAlchemyError: the database can't be used, or others have kept it busy for too long.
         """
-        loop = asyncio.get_running_loop()
-        if self._thread is None:
-            self._submit(work, loop)
-            return
-        submission = self._thread.submit(self._submit, work, loop)
+        if len(self._submitted) >= _MOST_UNPUBLISHED:
+            raise OverloadedError(f"{len(self._submitted)} records wait for the broker already")
+        request = _Request(work, asyncio.get_running_loop().create_future())
+        self._requests.append(request)
+        if self._taking is None or self._taking.done():
+            self._taking = asyncio.create_task(self._take_requests())
         try:
             async with asyncio.timeout(_SUBMIT_LIMIT_S):
-                await asyncio.wrap_future(submission)
+                # Whoever waits may be cancelled. What is asked for may be done all the same.
+                await asyncio.shield(request.taken)
         except TimeoutError:
-            # Those that wait behind a write that hangs would wait longer and longer.
-            if submission.cancelled():
+            if request in self._requests:
+                # Those that wait behind a write that hangs would wait longer and longer.
+                self._requests.remove(request)
                 raise DatabaseTimeout(f"not its turn within {_SUBMIT_LIMIT_S:g} s") from None
-            await asyncio.wrap_future(submission)
+            await request.taken
 
     async def progress(self, timeout_s: float) -> None:
         """Wait until a batch has been processed, for at most `timeout_s` seconds."""
@@ -200,20 +225,44 @@ class Runner:
             return function(*arguments)
         return await asyncio.get_running_loop().run_in_executor(self._thread, function, *arguments)
 
-    def _submit(self, work: Callable[[Connection], Message | None], loop: asyncio.AbstractEventLoop) -> None:
-        with self.core.database.write() as transaction:
-            command = work(transaction)
-            if command is None:
-                return
-            partition = partition_of(command.order_id.encode(), self.link.partitions)
-            outgoing = self.core.submit(transaction, command, partition, self._clock())
+    async def _take_requests(self) -> None:
+        while self._requests:
+            together = [self._requests.popleft() for _ in range(min(len(self._requests), _MOST_TOGETHER))]
+            try:
+                await self.in_thread(self._take, together, asyncio.get_running_loop())
+            except BaseException as error:
+                for request in together:
+                    _tell(request, error)
+                raise
+
+    def _take(self, requests: list[_Request], loop: asyncio.AbstractEventLoop) -> None:
+        """Take requests in one transaction, or, if one of them fails, each in one of its own."""
+        error: Exception | None = None
+        outgoing: list[Outgoing] = []
+        try:
+            outgoing = self._take_together(requests)
+        except Exception as failure:  # noqa: BLE001 - whatever it is, whoever waits for it is told
+            error = failure
+        if error is not None and len(requests) > 1:
+            for request in requests:
+                self._take([request], loop)
+            return
         # From here, and not by whoever waits for this: that may have been cancelled, and what is committed
         # must go out.
-        loop.call_soon_threadsafe(self._enqueue, outgoing)
+        loop.call_soon_threadsafe(self._taken, requests, outgoing, error)
 
-    def _enqueue(self, records: Sequence[Outgoing]) -> None:
-        self._submitted |= {record.id: record for record in records}
-        self._submission.set()
+    def _take_together(self, requests: list[_Request]) -> list[Outgoing]:
+        with self.core.database.write() as transaction:
+            commands = [command for request in requests for command in request.work(transaction)]
+            placed = [(one, partition_of(one.order_id.encode(), self.link.partitions)) for one in commands]
+            return self.core.submit(transaction, placed, self._clock())
+
+    def _taken(self, requests: list[_Request], outgoing: list[Outgoing], error: Exception | None) -> None:
+        for request in requests:
+            _tell(request, error)
+        if outgoing:
+            self._submitted += outgoing
+            self._submission.set()
 
     async def _run(self) -> None:
         self._work = asyncio.create_task(self._connect_and_work())
@@ -319,7 +368,7 @@ class Runner:
 
     async def _publish_submitted(self) -> None:
         async with self._publishing:
-            await self._publish(list(self._submitted.values()))
+            await self._publish(list(self._submitted))
 
     async def _publish_inherited(self) -> None:
         """Publish what an earlier run, or another instance, has left in the outbox of our partitions."""
@@ -330,20 +379,30 @@ class Runner:
         self._due_behind = None
         # Within the lock, so that nothing is taken for left that is being published at this moment.
         async with self._publishing:
-            left = await self._patience.insist(
-                "reading", lambda: self.in_thread(self.core.unsent, partitions)
-            )
-            if left:
-                log.info("%s publishes %d records that were left in the outbox", self.core.wiring, len(left))
+            total = await self._publish_unsent(partitions)
+        if total:
+            log.info("%s has published %d records that were left in the outbox", self.core.wiring, total)
+
+    async def _publish_unsent(self, partitions: Sequence[int]) -> int:
+        """Publish what is in the outbox, page by page; how many records it were."""
+        after = total = 0
+
+        async def read() -> list[Outgoing]:
+            return await self.in_thread(self.core.unsent, partitions, after)
+
+        while left := await self._patience.insist("reading", read):
             await self._publish(left)
+            after, total = left[-1].parcel, total + len(left)
+        return total
 
     async def _publish(self, records: list[Outgoing]) -> None:
         """Publish until it is acknowledged; the caller holds the lock."""
         if records:
             await self._patience.insist("publishing", lambda: self._publisher.publish(records))
             await self.in_thread(self.core.acknowledge, records)
-        for record in records:
-            self._submitted.pop(record.id, None)
+        if self._submitted:
+            published = {record.parcel for record in records}
+            self._submitted = [record for record in self._submitted if record.parcel not in published]
 
     async def _finish_batch(self) -> None:
         """Wait until no batch is in flight, but not for ever: what comes again is dropped by the inbox."""
@@ -369,6 +428,15 @@ class Runner:
         if self._submitted:
             await self._publish_submitted()
         await self.in_thread(self.core.tidy)
+
+
+def _tell(request: _Request, error: BaseException | None) -> None:
+    if request.taken.done():
+        return
+    if error is None:
+        request.taken.set_result(None)
+    else:
+        request.taken.set_exception(error)
 
 
 async def _within_limit(work: Coroutine[Any, Any, None], what: str) -> None:

@@ -48,7 +48,7 @@ class Settings(BaseSettings):
         le=30_000,
         description="milliseconds that the broker may hold an empty fetch; a few on the embedded broker",
     )
-    max_poll_records: int = Field(500, ge=1, le=10_000, description="records in one batch, at most")
+    max_poll_records: int = Field(2000, ge=1, le=10_000, description="records in one batch, at most")
     data_dir: Path | None = Field(
         None,
         description="folder of the services' SQLite databases, which instances of one service must share; "

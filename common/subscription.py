@@ -28,6 +28,9 @@ Batch = dict[TopicPartition, list[Any]]
 
 _POLL_S: Final = 0.25
 _PICK_MS: Final = 500
+_GATHER_MS: Final = 10
+_BUSY: Final = 64
+"""Records in one fetch; where there are so many, the next are not far behind."""
 _POSITION_LIMIT_S: Final = 0.05
 _ANSWER_LIMIT_S: Final = 1.0
 _COMMIT_EVERY_S: Final = 0.5
@@ -60,7 +63,7 @@ class BrokerLink:
     bootstrap_servers: str
     partitions: int = 6
     fetch_max_wait_ms: int = 100
-    max_poll_records: int = 500
+    max_poll_records: int = 2000
     prefix: str = ""
     """Goes before the names of topics and groups, so that separate runs can share a broker."""
     sole_instance: bool = False
@@ -136,9 +139,7 @@ class Subscription:
         if self._consumer is None:
             return {}
         try:
-            batch: Batch = await self._consumer.getmany(
-                timeout_ms=int(1000 * min(longest_s, _POLL_S)), max_records=self._link.max_poll_records
-            )
+            batch = await self._gather(self._consumer, min(longest_s, _POLL_S))
         except OffsetOutOfRangeError as error:
             raise OverrunError(
                 f"{self._wiring} fell behind, and the broker has dropped records that it had not consumed "
@@ -155,6 +156,32 @@ class Subscription:
         # A rebalance may have come between: what isn't ours any more is its new owner's.
         ours = self._consumer.assignment()
         return {where: records for where, records in batch.items() if where in ours}
+
+    async def _gather(self, consumer: AIOKafkaConsumer, longest_s: float) -> Batch:
+        """Wait for records, and then fetch what else is there.
+
+        A fetch brings what there was when it was asked for, and from the embedded broker no more than one set
+        of records for each partition; and what one transaction tells is one set. So without this, small
+        batches would beget small batches, however much there is to do.
+        """
+        gathered: Batch = {}
+        timeout_ms, room = int(1000 * longest_s), self._link.max_poll_records
+        try:
+            while batch := await consumer.getmany(timeout_ms=timeout_ms, max_records=room):
+                for where, records in batch.items():
+                    gathered.setdefault(where, []).extend(records)
+                count = sum(map(len, batch.values()))
+                room -= count
+                if room <= 0 or (count < _BUSY and not _is_behind(consumer, gathered)):
+                    break
+                timeout_ms = _GATHER_MS
+        except BaseException:
+            # The client has passed over what is gathered, and nobody will get it: so it is fetched again.
+            for where, records in gathered.items():
+                if where in consumer.assignment():
+                    consumer.seek(where, records[0].offset)
+            raise
+        return gathered
 
     async def done(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Note that all up to these offsets is done; they are committed now or a moment later.
@@ -298,6 +325,16 @@ class Subscription:
         new = [where for where, offset in zip(ours, committed, strict=True) if offset is None]
         for where, offset in (await consumer.beginning_offsets(new)).items() if new else ():
             consumer.seek(where, offset)
+
+
+def _is_behind(consumer: AIOKafkaConsumer, batch: Batch) -> bool:
+    """Whether the broker is known to have more of these partitions."""
+    ours = consumer.assignment()
+    return any(
+        (consumer.highwater(where) or 0) > records[-1].offset + 1
+        for where, records in batch.items()
+        if where in ours
+    )
 
 
 class _Rebalancing(ConsumerRebalanceListener):  # type: ignore[misc] # aiokafka is untyped

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from pydantic import ValidationError
+from msgspec import ValidationError, convert
 
 from common.annotations import returned_messages
 from common.domain.decision import Decision, Rules
@@ -179,7 +179,7 @@ class Wiring:
         if substitute is None or command in COMPENSATIONS.values():
             return None
         try:
-            return substitute.model_validate({"order_id": order_id, "reason": Reason.DEAD_LETTER})
+            return convert({"order_id": order_id, "reason": Reason.DEAD_LETTER}, substitute)
         except ValidationError:  # whatever order it is about, it is none of the lab's
             return None
 

@@ -37,7 +37,8 @@ import choreographed
 import orchestrated
 from common.domain.order import OrderStatus
 from common.envelope import Outgoing
-from common.messages import CancelOrder, PlaceOrder, RetryCompensation
+from common.garbage import collect_seldom
+from common.messages import CancelOrder, PlaceOrder, RetryCompensation, read
 from common.patience import short
 from common.probe import Boundary
 from common.publisher import Publisher
@@ -156,7 +157,7 @@ class Host:
 
     async def _request(self, *, id: int, type: str, message: str, at: str | None, **_: object) -> None:  # noqa: A002 - as the line has it
         """Take what would come over HTTP."""
-        command = _REQUESTS[type].model_validate_json(message)
+        command = read(message.encode(), _REQUESTS[type])
         try:
             accepted = await self._runner.request(command, None if at is None else OrderStatus(at))
         except SQLAlchemyError as error:
@@ -216,6 +217,7 @@ async def _host() -> int:
 
 def main() -> int:
     """Be the service that the first line on stdin tells of; returns the exit code."""
+    collect_seldom()
     return asyncio.run(_host())
 
 

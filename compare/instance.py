@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from hashlib import blake2b
@@ -102,13 +102,13 @@ class LabRunner(Runner):
         """
         accepted = False
 
-        def ask(transaction: Connection) -> Message | None:
+        def ask(transaction: Connection) -> Sequence[Message]:
             nonlocal accepted
             rows = LoadedRows(ORDERS)
             rows.load(transaction, [command.order_id])
             order = rows.get(command.order_id)
             accepted = (order.status if order is not None else None) is at
-            return command if accepted else None
+            return (command,) if accepted else ()
 
         await self.submit(ask)
         return accepted

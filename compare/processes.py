@@ -23,7 +23,7 @@ from aiokafka.errors import KafkaError
 from common.core import Core
 from common.domain.order import OrderStatus
 from common.errors import BrokerError, LabError
-from common.messages import CancelOrder, PlaceOrder, RetryCompensation
+from common.messages import CancelOrder, PlaceOrder, RetryCompensation, write
 from common.probe import Boundary
 from common.runner import BrokerLink
 from common.wiring import Wiring
@@ -129,7 +129,7 @@ class Processes(Acts):
 
     async def _request(self, command: PlaceOrder | CancelOrder | RetryCompensation, at: str | None) -> bool:
         answer = await self.children["order"].ask(
-            "request", type=type(command).__name__, message=command.model_dump_json(), at=at
+            "request", type=type(command).__name__, message=write(command).decode(), at=at
         )
         if answer["error"] is not None:
             raise LabError(f"the Order service can't take a {type(command).__name__}: {answer['error']}")

@@ -75,7 +75,7 @@ class Services(Acts):
 
     async def place(self, command: PlaceOrder) -> None:
         """Place an order; return once it is committed."""
-        await (await self._order()).submit(lambda _: command)
+        await (await self._order()).submit(lambda _: (command,))
 
     async def request(self, command: CancelOrder | RetryCompensation, at: OrderStatus) -> bool:
         """Ask for what an order can only take at a status; whether it was at that."""

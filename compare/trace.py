@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final, NamedTuple
 
+from msgspec import to_builtins
+
 from common.dead_letters import DeadLetter, read_dead_letter
 from common.envelope import Envelope, Record, open_envelope, parse
 from common.errors import UnreadableRecordError
@@ -94,13 +96,13 @@ def _sort_out(records: Iterable[Record], order_ids: frozenset[str], prefix: str)
             found.unknown.append(_place(record, prefix))
         else:
             kind = MESSAGES[envelope.type]
-            found.reads.append(_Read(record, envelope, kind, _message(record, kind), decided))
+            found.reads.append(_Read(record, envelope, kind, _message(record, envelope, kind), decided))
     return found
 
 
-def _message(record: Record, kind: type[Message]) -> Message | None:
+def _message(record: Record, envelope: Envelope, kind: type[Message]) -> Message | None:
     try:
-        return parse(record, kind)
+        return parse(record, envelope, kind)
     except UnreadableRecordError:
         return None
 
@@ -242,7 +244,7 @@ class _Story:
             duplicate=duplicate,
             attempt=envelope.attempt,
             poisoned=message is None,
-            body=message.model_dump(mode="json", exclude_none=True) if message else {},
+            body=to_builtins(message) if message else {},
         )
 
     def _since(self, order_id: str, moment: datetime | None) -> float:

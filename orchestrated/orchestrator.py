@@ -6,8 +6,9 @@ a crash in mid-saga loses nothing: the row, the inbox and the outbox are one tra
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import asdict, replace
 
 from common.domain.decision import Decision, Rules
 from common.messages import (
@@ -52,8 +53,7 @@ def handle_event(
     if saga is None:
         if not isinstance(event, SagaStarted | CancelSaga | RefuseSaga):
             return Decision(None)
-        details = event.model_dump(exclude={"reason"})
-        saga = OrderSaga(**details)
+        saga = OrderSaga(**asdict(event)) if isinstance(event, SagaStarted) else OrderSaga(event.order_id)
     row = ORDER_SAGA.find(saga.state, type(event))
     if row is None:
         return Decision(saga)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from msgspec.structs import asdict
+
 from common.domain.order import OrderStatus
 from common.messages import (
     CancelSaga,
@@ -27,7 +29,7 @@ from orchestrated.topics import topic_of
 
 def start_saga(event: OrderCreated) -> SagaStarted:
     """Ask the orchestrator to take over, rather than tell the world of an order."""
-    return SagaStarted(**event.model_dump())
+    return SagaStarted(**asdict(event))
 
 
 def cancel_saga(event: OrderCancelRequested) -> CancelSaga:

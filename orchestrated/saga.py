@@ -7,9 +7,10 @@ counted and logged.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
+
+from msgspec import Struct
 
 from common.messages import (
     CancelPayment,
@@ -56,8 +57,7 @@ class SagaState(StrEnum):
     FAILED = "FAILED"
 
 
-@dataclass(frozen=True, slots=True)
-class OrderSaga:
+class OrderSaga(Struct, frozen=True, array_like=True):
     """All that the orchestrator knows of one order's saga; one that ended before it began has no details."""
 
     order_id: str

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from common.domain.decision import Decision, Rules
 from common.messages import (
@@ -41,16 +43,14 @@ class ReservationStatus(StrEnum):
     RELEASED = "RELEASED"
 
 
-@dataclass(frozen=True, slots=True)
-class Stock:
+class Stock(Struct, frozen=True, array_like=True):
     """The pieces of an item that nobody holds."""
 
     item: str
     available: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reservation:
+class Reservation(Struct, frozen=True, array_like=True):
     """An order's claim; a release that came before it leaves one without item and quantity (a tombstone)."""
 
     order_id: str
@@ -60,8 +60,7 @@ class Reservation:
     reason: Reason | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Inventory:
+class Inventory(Struct, frozen=True):
     """The part of the stock room that one command touches."""
 
     stock: Stock | None = None

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Final, assert_never
+
+from msgspec import Struct
+from msgspec.structs import asdict, replace
 
 from common.domain.decision import Decision, Rules
 from common.messages import (
@@ -62,8 +64,7 @@ ENDS: Final = frozenset({OrderStatus.COMPLETED, OrderStatus.FAILED})
 """Where nothing happens to an order any more."""
 
 
-@dataclass(frozen=True, slots=True)
-class Order:
+class Order(Struct, frozen=True, array_like=True):
     """An order; `price_cents` is the price of one piece, pinned when it was placed."""
 
     order_id: str
@@ -92,7 +93,7 @@ def decide(order: Order | None, command: Asked, _: Rules) -> Decision[Order | No
     """Take an order on, or move one that has not ended; an unknown or ended order ignores the rest."""
     match order, command:
         case None, PlaceOrder():
-            placed = Order(**command.model_dump())
+            placed = Order(**asdict(command))
             return Decision(placed, (_created(placed),))
         case None, _:
             return Decision(None)
@@ -113,8 +114,13 @@ def _reason(order: Order, command: Asked) -> Reason:
 
 
 def _created(order: Order) -> OrderCreated:
-    details = asdict(order)
-    return OrderCreated(**{name: details[name] for name in OrderCreated.model_fields})
+    return OrderCreated(
+        order_id=order.order_id,
+        customer_id=order.customer_id,
+        item=order.item,
+        quantity=order.quantity,
+        price_cents=order.price_cents,
+    )
 
 
 def _tell_again(order: Order, _: Reason) -> Decision[Order | None]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final, assert_never
+
+from msgspec import Struct
+from msgspec.structs import replace
 
 from common.domain.decision import Decision, Rules
 from common.messages import (
@@ -43,8 +45,7 @@ class PaymentStatus(StrEnum):
     REFUNDED = "REFUNDED"
 
 
-@dataclass(frozen=True, slots=True)
-class Payment:
+class Payment(Struct, frozen=True, array_like=True):
     """An order's payment; a refund that came first leaves one without customer and amount (a tombstone)."""
 
     order_id: str

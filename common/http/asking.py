@@ -7,7 +7,7 @@ be under way, and of the two, the one that reaches the Payment service first win
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Any, Final, NamedTuple
@@ -52,8 +52,8 @@ class _Wish:
     row: Mapping[str, Any] = field(init=False)
     """The order as it is once the wish is taken on, or found to be of no use."""
 
-    def settle(self, transaction: Connection) -> Command | None:
-        """The command, or None if it is of no use.
+    def settle(self, transaction: Connection) -> Sequence[Command]:
+        """The command, or nothing if it is of no use.
 
         Raises:
             ProblemError: there is no such order.
@@ -63,11 +63,11 @@ class _Wish:
             raise ProblemError(HTTPStatus.NOT_FOUND, "There is no such order here.")
         self.row = found._asdict()
         if found.status != self.at:
-            return None
+            return ()
         # As the last act of the transaction: a later read might fail, with the wish taken on.
         event.listen(transaction, "commit", self._read)
         self.taken = True
-        return self.command
+        return (self.command,)
 
     def _read(self, transaction: Connection) -> None:
         self.row = transaction.execute(FIND_ORDER, {"order_id": self.command.order_id}).one()._asdict()

@@ -16,13 +16,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from hashlib import sha256
 from http import HTTPStatus
 from typing import Any, Final
 
+from msgspec.structs import asdict, replace
 from sqlalchemy import Connection, event, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from uuid_utils import uuid7
@@ -66,8 +67,8 @@ class _Placement:
     answered: HTTPStatus = HTTPStatus.ACCEPTED
     row: Mapping[str, Any] = field(init=False)
 
-    def settle(self, transaction: Connection) -> PlaceOrder | None:
-        """Claim the key for the order; or find what its requests are told, and make no order (None).
+    def settle(self, transaction: Connection) -> Sequence[PlaceOrder]:
+        """Claim the key for the order; or find what its requests are told, and make no order.
 
         Raises:
             ProblemError: the key was used for another order.
@@ -75,16 +76,20 @@ class _Placement:
         if self.key is not None and not self._claim(transaction, self.key):
             earlier = transaction.execute(select(IDEMPOTENCY).where(IDEMPOTENCY.c.key == self.key)).one()
             self._repeat(transaction, earlier)
-            return None
+            return ()
         # The row is read as the last act of the transaction that writes it: a later read might fail, with the
         # order in place.
         event.listen(transaction, "commit", self._read)
-        return self.command
+        return (self.command,)
 
-    def answer_with_end(self, transaction: Connection) -> None:
-        """Record the order's end as the answer, unless a repeat has been told its beginning meanwhile."""
+    def answer_with_end(self, transaction: Connection) -> Sequence[PlaceOrder]:
+        """Record the order's end as the answer, unless a repeat has been told its beginning meanwhile.
+
+        There is nothing more to do.
+        """
         if not self._record(transaction, HTTPStatus.CREATED):
             self.answered = HTTPStatus.ACCEPTED
+        return ()
 
     def _claim(self, transaction: Connection, key: str) -> bool:
         """Claim the key, unless it is claimed; of two instances at once, the second waits for the first."""
@@ -102,7 +107,7 @@ class _Placement:
             detail = "This Idempotency-Key was used for another order: use a new one, or send the same again."
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, _REUSED)
         self.replayed = True
-        self.command = self.command.model_copy(update={"order_id": earlier.order_id})
+        self.command = replace(self.command, order_id=earlier.order_id)
         if not self._record(transaction, HTTPStatus.ACCEPTED):
             self.answered = HTTPStatus(earlier.answered)
         self._read(transaction)
@@ -164,5 +169,5 @@ def _as_accepted(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fingerprint(command: PlaceOrder) -> str:
     """The same for what means the same, however it is written."""
-    meaning = command.model_dump(exclude={"order_id"})
+    meaning = {name: value for name, value in asdict(command).items() if name != "order_id"}
     return sha256(json.dumps(meaning, sort_keys=True).encode()).hexdigest()

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from functools import cache
 from typing import Annotated, Any, Final, get_type_hints
 
+from msgspec.structs import fields
 from pydantic import BaseModel, Field, create_model
 
 from common.store.journal import Change

@@ -31,12 +31,15 @@ from common.store.postgresql import (
 )
 from common.store.runtime import RUNTIME_TABLES
 from common.store.schema import METADATA
+from common.store.statements import execute, is_doubtful
 
 Synchronous = Literal["FULL", "OFF"]
 
 _BUSY_TIMEOUT_MS: Final = 10_000
 _SWITCH_AGAIN_S: Final = 0.01
 _SWITCH_LIMIT_S: Final = 1.0
+_READ_ONLY: Final = "read_only"
+"""Where a connection's record has whether it refuses to write."""
 _FILES: Final = "files"
 """Where a connection's record has the identities of the files that it is to."""
 
@@ -165,8 +168,7 @@ def _identity(file: Path) -> tuple[int, int] | None:
 
 def _distrust(context: ExceptionContext) -> None:
     """Open the file anew after an error that may stay with the connection although its cause is mended."""
-    name = getattr(context.original_exception, "sqlite_errorname", "")
-    if name.startswith(("SQLITE_IOERR", "SQLITE_READONLY", "SQLITE_CANTOPEN")):
+    if is_doubtful(context.original_exception):
         context.is_disconnect = True
 
 
@@ -196,5 +198,7 @@ def _begin_sqlite(connection: Connection) -> None:
     # A deferred transaction that reads and then writes fails at once with SQLITE_BUSY_SNAPSHOT when another
     # writer was faster, whatever the timeout; IMMEDIATE waits for its turn before it reads.
     read_only = connection.get_execution_options().get("read_only", False)
-    connection.exec_driver_sql(f"PRAGMA query_only = {read_only:d}")
-    connection.exec_driver_sql("BEGIN" if read_only else "BEGIN IMMEDIATE")
+    if connection.info.get(_READ_ONLY) is not read_only:
+        execute(connection, f"PRAGMA query_only = {read_only:d}")
+        connection.info[_READ_ONLY] = read_only
+    execute(connection, "BEGIN" if read_only else "BEGIN IMMEDIATE")

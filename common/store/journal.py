@@ -9,26 +9,31 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, Delete, bindparam, delete, func, select
+from msgspec import to_builtins
+from msgspec.msgpack import Decoder, encode
+from sqlalchemy import Connection, delete, func, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from common.envelope import Headers, Outgoing
 from common.store.schema import COUNTERS, HISTORY, IDEMPOTENCY, INBOX, OUTBOX, RETRIES
+from common.store.statements import Statement, delete_from, insert_into
 
-# Built once: for small batches, building a statement would cost as much as running it.
-_MOST_VARIABLES: Final = 1_000
-"""In one statement; databases have limits, and after a long outage there may be many records to forget."""
 _INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
 """By dialect: the insert that can say what to do about a row that is there already."""
-_RECEIVE: Final = {
-    name: insert(INBOX).on_conflict_do_nothing().returning(INBOX.c.message_id)
-    for name, insert in _INSERT.items()
-}
-_UNRECEIVE: Final = delete(INBOX).where(INBOX.c.message_id.in_(bindparam("ids", expanding=True)))
+_RECEIVE: Final = Statement(
+    "INSERT INTO inbox (received_at, message_id) SELECT ?, elements.value FROM json_each(?) AS elements "
+    "WHERE true ON CONFLICT DO NOTHING RETURNING message_id",
+    "INSERT INTO inbox (received_at, message_id) SELECT ?, unnest(?) "
+    "ON CONFLICT DO NOTHING RETURNING message_id",
+)
+_UNRECEIVE: Final = Statement(delete_from("inbox", "message_id"))
 _PUT_ASIDE: Final = {name: insert(RETRIES).on_conflict_do_nothing() for name, insert in _INSERT.items()}
-_KEEP: Final = {name: insert(OUTBOX).on_conflict_do_nothing() for name, insert in _INSERT.items()}
-_FORGET: Final = delete(OUTBOX).where(OUTBOX.c.message_id.in_(bindparam("ids", expanding=True)))
-_WRITE_DOWN: Final = HISTORY.insert()
+_KEEP: Final = Statement(insert_into("outbox", ("partition", "records", "content")) + " RETURNING sequence")
+_FORGET: Final = Statement("DELETE FROM outbox WHERE sequence = ?")
+_WRITE_DOWN: Final = Statement(
+    insert_into("history", ("order_id", "cause_id", "from_status", "to_status", "at"))
+)
+_PARCEL: Final = Decoder(list[Outgoing])
 
 
 class Change(NamedTuple):
@@ -62,66 +67,62 @@ def first_seen(transaction: Connection, message_ids: Sequence[str], at: str) -> 
     In one statement: of two instances that are given the same message, the second waits for the first one's
     transaction, and then finds the id there.
     """
-    rows = [{"message_id": message_id, "received_at": at} for message_id in sorted(set(message_ids))]
-    if not rows:
+    if not message_ids:
         return set()
-    return set(transaction.scalars(_RECEIVE[transaction.dialect.name], rows))
+    return {message_id for (message_id,) in _RECEIVE.run(transaction, at, sorted(set(message_ids)))}
 
 
 def forget_received(transaction: Connection, message_ids: Sequence[str]) -> None:
     """Take ids out of the inbox, for messages that had no effect after all and may come again."""
-    _in_bites(transaction, _UNRECEIVE, message_ids)
+    if message_ids:
+        _UNRECEIVE.run(transaction, list(message_ids))
 
 
 def add_to_outbox(transaction: Connection, outgoing: Sequence[Outgoing]) -> None:
-    """Keep records until the broker has acknowledged them; one that waits already is not kept twice."""
-    if outgoing:
-        transaction.execute(
-            _KEEP[transaction.dialect.name],
-            [
-                {
-                    "message_id": record.id,
-                    "topic": record.topic,
-                    "partition": record.partition,
-                    "key": record.key,
-                    "value": record.value,
-                    "headers": _stored(record.headers),
-                }
-                for record in outgoing
-            ],
-        )
+    """Keep records until the broker has acknowledged them, and note the parcel that each of them is in."""
+    parcels: dict[int, list[Outgoing]] = {}
+    for record in outgoing:
+        parcels.setdefault(record.partition, []).append(record)
+    for partition, records in parcels.items():
+        [(sequence,)] = _KEEP.run(transaction, partition, len(records), encode(records))
+        for record in records:
+            record.parcel = sequence
 
 
-def unsent(transaction: Connection, partitions: Sequence[int]) -> list[Outgoing]:
-    """What an earlier run, or owner of these partitions, may have left unpublished, oldest first."""
-    query = select(OUTBOX).where(OUTBOX.c.partition.in_(partitions)).order_by(OUTBOX.c.sequence)
-    return [
-        Outgoing(
-            id=row.message_id,
-            topic=row.topic,
-            partition=row.partition,
-            key=row.key,
-            value=row.value,
-            headers=_revived(row.headers),
-        )
-        for row in transaction.execute(query)
-    ]
+def unsent(transaction: Connection, partitions: Sequence[int], after: int, most: int) -> list[Outgoing]:
+    """What an earlier run, or owner of these partitions, may have left unpublished, oldest first.
+
+    Of the parcels after number `after`, whole ones, `most` at most.
+    """
+    query = (
+        select(OUTBOX.c.sequence, OUTBOX.c.content)
+        .where(OUTBOX.c.partition.in_(partitions), OUTBOX.c.sequence > after)
+        .order_by(OUTBOX.c.sequence)
+        .limit(most)
+    )
+    found = []
+    for sequence, content in transaction.execute(query):
+        for record in _PARCEL.decode(content):
+            record.parcel = sequence
+            found.append(record)
+    return found
 
 
-def forget_sent(transaction: Connection, message_ids: Collection[str]) -> None:
+def forget_sent(transaction: Connection, parcels: Collection[int]) -> None:
     """Drop what the broker has acknowledged."""
-    _in_bites(transaction, _FORGET, list(message_ids))
+    _FORGET.run_for(transaction, [(parcel,) for parcel in sorted(parcels)])
 
 
-def backlog(transaction: Connection) -> int:
-    """How many records wait to be published or to be forgotten."""
-    return transaction.scalar(select(func.count()).select_from(OUTBOX)) or 0
+def backlog(transaction: Connection, without: Collection[int]) -> int:
+    """How many records wait to be published, in all parcels but those."""
+    waiting = select(func.sum(OUTBOX.c.records)).where(OUTBOX.c.sequence.not_in(without))
+    return int(transaction.scalar(waiting) or 0)
 
 
 def add_history(transaction: Connection, changes: Sequence[Change]) -> None:
     """Write down what changed and why."""
-    if changes:
-        transaction.execute(_WRITE_DOWN, [change._asdict() for change in changes])
+    # As plain text: the driver takes much longer to find out that an enumeration's member is one.
+    _WRITE_DOWN.run_for(transaction, to_builtins(changes))
 
 
 def history(transaction: Connection, order_id: str | None = None) -> list[Change]:
@@ -198,11 +199,6 @@ def claim_key(transaction: Connection, row: Mapping[str, Any]) -> bool:
 def forget_keys(transaction: Connection, claimed_before: str) -> None:
     """Forget idempotency keys from before a time."""
     transaction.execute(delete(IDEMPOTENCY).where(IDEMPOTENCY.c.claimed_at < claimed_before))
-
-
-def _in_bites(transaction: Connection, statement: Delete, ids: Sequence[str]) -> None:
-    for start in range(0, len(ids), _MOST_VARIABLES):
-        transaction.execute(statement, {"ids": ids[start : start + _MOST_VARIABLES]})
 
 
 def _stored(headers: Headers) -> list[list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Generic, Protocol, TypeVar
 
+from msgspec import Struct
 from sqlalchemy import Connection, Table
 
 from common.domain.inventory import Inventory, Reservation, Stock
@@ -12,7 +13,7 @@ from common.messages import Message, ReserveInventory
 from common.store.rows import LoadedRows, RowTable
 
 S = TypeVar("S")
-R = TypeVar("R")
+R = TypeVar("R", bound=Struct)
 
 
 class Repository(Protocol[S]):

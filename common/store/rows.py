@@ -1,74 +1,79 @@
-"""Domain rows: frozen dataclasses on one side, a table derived from them on the other.
+"""Domain rows: frozen structs on one side, a table derived from them on the other.
 
-A batch loads the rows that it touches in one query per table and writes the changed ones back in at most two
-statements, however many records it has.
+A batch loads the rows that it touches in one query per table and writes the changed ones back in at most
+three statements, however many records it has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import fields
-from enum import StrEnum
+from collections.abc import Iterable, Sequence
 from types import NoneType
 from typing import Any, Final, Generic, TypeVar, get_args, get_type_hints
 
-from sqlalchemy import (
-    JSON,
-    BigInteger,
-    BindParameter,
-    Column,
-    Connection,
-    Table,
-    bindparam,
-    select,
-)
+from msgspec import Struct, convert, to_builtins
+from msgspec.json import decode, encode
+from msgspec.structs import fields
+from sqlalchemy import JSON, BigInteger, Column, Connection, Table
 from sqlalchemy.types import TypeEngine
 
 from common.store.schema import METADATA
+from common.store.statements import Statement, delete_from, insert_into, quoted, select_from, update
 from common.store.types import TEXT
 
-R = TypeVar("R")
+R = TypeVar("R", bound=Struct)
 
 _STAMPS: Final = ("created_at", "updated_at")
 
 
 class RowTable(Generic[R]):
-    """The table of a dataclass: a column per field, the first being the primary key, and two time stamps."""
+    """The table of a struct: a column per field, the first being the primary key, and two time stamps.
+
+    The struct has to be `array_like`: rows are sequences, and are converted as such, whole batches at a time.
+    """
 
     def __init__(self, row_type: type[R], name: str) -> None:
         self.row_type = row_type
-        self.key, *rest = (field.name for field in fields(row_type))  # type: ignore[arg-type] # R is a dataclass
+        self.fields = tuple(field.name for field in fields(row_type))
+        self.key, *rest = self.fields
         plain = {field: _without_none(hint) for field, hint in get_type_hints(row_type).items()}
-        self._revive = {field: _reviver(kind) for field, kind in plain.items() if kind not in {int, str}}
+        types = {field: _sql_type(plain[field]) for field in self.fields}
         self.table = Table(
             name,
             METADATA,
             Column(self.key, TEXT, primary_key=True),
-            *(Column(field, _sql_type(plain[field])) for field in rest),
+            *(Column(field, types[field]) for field in rest),
             *(Column(stamp, TEXT, nullable=False) for stamp in _STAMPS),
         )
-        # The statements are built once: for small batches, building them would cost as much as running them.
-        key = self.table.c[self.key]
+        self._lists = [index for index, field in enumerate(self.fields) if isinstance(types[field], JSON)]
         # Locked in key order, so that two instances of a service can't block each other for good (PostgreSQL;
         # SQLite's write transaction has locked the whole database already).
-        wanted = key.in_(bindparam("wanted", expanding=True))
-        self.load = select(self.table).where(wanted).order_by(key).with_for_update()
-        self.add = self.table.insert()
-        changed: dict[str, BindParameter[Any]] = {name: bindparam(name) for name in (*rest, "updated_at")}
-        self.change = self.table.update().where(key == bindparam("which")).values(changed)
-        self.remove = self.table.delete().where(key.in_(bindparam("unwanted", expanding=True)))
+        find = select_from(name, self.fields, self.key)
+        self.load = Statement(find, f"{find} ORDER BY {quoted(self.key)} FOR UPDATE")
+        self.add = Statement(insert_into(name, (*self.fields, *_STAMPS)))
+        self.change = Statement(update(name, (*rest, "updated_at"), self.key))
+        self.remove = Statement(delete_from(name, self.key))
 
-    def row(self, stored: Mapping[str, Any]) -> R:
-        """Build the dataclass from a database row; text becomes the enumeration it was, a list a tuple."""
-        values = {name: value for name, value in stored.items() if name not in _STAMPS}
-        for name, revive in self._revive.items():
-            if values[name] is not None:
-                values[name] = revive(values[name])
-        return self.row_type(**values)
+    def rows(self, stored: Sequence[Sequence[Any]]) -> list[R]:
+        """Build the structs from what the database has in the columns of `fields`."""
+        if self._lists:
+            stored = [self._revived(row) for row in stored]
+        return convert(stored, list[self.row_type])  # type: ignore[name-defined] # a type that is a value
 
-    def values(self, row: R) -> dict[str, Any]:
-        """The columns of a row, without its time stamps."""
-        return {field.name: getattr(row, field.name) for field in fields(row)}  # type: ignore[arg-type] # as above
+    def columns(self, rows: Sequence[R]) -> list[list[Any]]:
+        """What the database is to have for each row in the columns of `fields`."""
+        columns: list[list[Any]] = to_builtins(rows)
+        for index in self._lists:
+            for row in columns:
+                row[index] = encode(row[index]).decode()
+        return columns
+
+    def _revived(self, row: Sequence[Any]) -> list[Any]:
+        revived = list(row)
+        for index in self._lists:
+            # PostgreSQL's driver has read it already.
+            if isinstance(revived[index], str):
+                revived[index] = decode(revived[index])
+        return revived
 
 
 class LoadedRows(Generic[R]):
@@ -76,6 +81,7 @@ class LoadedRows(Generic[R]):
 
     def __init__(self, table: RowTable[R]) -> None:
         self._table = table
+        self._key = table.key
         self._stored: dict[str, R] = {}
         self._changed: dict[str, R] = {}
         self._dropped: set[str] = set()
@@ -83,11 +89,9 @@ class LoadedRows(Generic[R]):
     def load(self, transaction: Connection, keys: Iterable[str]) -> None:
         """Load and lock the rows with these keys; a key without a row is no error."""
         wanted = sorted(set(keys))
-        if not wanted:
-            return
-        for stored in transaction.execute(self._table.load, {"wanted": wanted}):
-            row = self._table.row(stored._asdict())
-            self._stored[getattr(row, self._table.key)] = row
+        if wanted:
+            for row in self._table.rows(self._table.load.run(transaction, wanted)):
+                self._stored[getattr(row, self._key)] = row
 
     def get(self, key: str) -> R | None:
         """The row as the batch has it so far."""
@@ -97,7 +101,7 @@ class LoadedRows(Generic[R]):
 
     def put(self, row: R) -> None:
         """Keep a row to be written when the batch is saved."""
-        key = getattr(row, self._table.key)
+        key = getattr(row, self._key)
         if self.get(key) != row:
             self._changed[key] = row
             self._dropped.discard(key)
@@ -109,30 +113,19 @@ class LoadedRows(Generic[R]):
 
     def save(self, transaction: Connection, at: str) -> None:
         """Write what has changed."""
-        added = [key for key in self._changed if key not in self._stored]
-        updated = [key for key in self._changed if key in self._stored]
-        if added:
-            stamps = {"created_at": at, "updated_at": at}
-            rows = [self._table.values(self._changed[key]) | stamps for key in added]
-            transaction.execute(self._table.add, rows)
-        if updated:
-            transaction.execute(self._table.change, [self._update(key, at) for key in updated])
-        dropped = sorted(self._dropped & self._stored.keys())
-        if dropped:
-            transaction.execute(self._table.remove, {"unwanted": dropped})
-
-    def _update(self, key: str, at: str) -> dict[str, Any]:
-        values = self._table.values(self._changed[key])
-        return {"which": values.pop(self._table.key), **values, "updated_at": at}
+        added = [row for key, row in self._changed.items() if key not in self._stored]
+        changed = [row for key, row in self._changed.items() if key in self._stored]
+        self._table.add.run_for(transaction, [(*row, at, at) for row in self._table.columns(added)])
+        self._table.change.run_for(
+            transaction, [(*rest, at, key) for key, *rest in self._table.columns(changed)]
+        )
+        if dropped := sorted(self._dropped & self._stored.keys()):
+            self._table.remove.run(transaction, dropped)
 
 
 def _without_none(annotation: Any) -> Any:  # noqa: ANN401 - annotations have no common type
     members = get_args(annotation)
     return next(one for one in members if one is not NoneType) if NoneType in members else annotation
-
-
-def _reviver(kind: Any) -> Callable[[Any], Any]:  # noqa: ANN401 - an annotation
-    return kind if isinstance(kind, type) and issubclass(kind, StrEnum) else tuple
 
 
 def _sql_type(kind: Any) -> TypeEngine[Any]:  # noqa: ANN401 - an annotation

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from msgspec import Struct
 from sqlalchemy import Connection, Index, Table, select
 
 from common.envelope import MOST_ATTEMPTS, Cause
@@ -13,8 +13,7 @@ from common.store.rows import RowTable
 from common.store.schema import COUNTERS, HISTORY, INBOX, OUTBOX, RETRIES
 
 
-@dataclass(frozen=True, slots=True)
-class Deadline:
+class Deadline(Struct, frozen=True, array_like=True):
     """What a service waits for about one order, until when, and how to ask for it again.
 
     The cause is that of what is outstanding: what is sealed with it once more keeps its identity.
@@ -57,12 +56,12 @@ def due_deadlines(transaction: Connection, partitions: Sequence[int], at: str, m
     """
     table = DEADLINES.table
     query = (
-        select(table)
+        select(*(table.c[field] for field in DEADLINES.fields))
         .where(table.c.due_at <= at, table.c.partition.in_(partitions), ~_RETRIED)
         .order_by(table.c.due_at)
         .limit(most)
     )
-    return [DEADLINES.row(row._asdict()) for row in transaction.execute(query)]
+    return DEADLINES.rows(list(map(tuple, transaction.execute(query))))
 
 
 def next_due(transaction: Connection, partitions: Sequence[int]) -> str | None:

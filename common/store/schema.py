@@ -24,16 +24,15 @@ OUTBOX: Final = Table(
     "outbox",
     METADATA,
     Column("sequence", BigInteger().with_variant(Integer, "sqlite"), primary_key=True),
-    Column("message_id", TEXT, nullable=False, unique=True),
-    Column("topic", TEXT, nullable=False),
     Column("partition", Integer, nullable=False),
-    Column("key", LargeBinary),
-    Column("value", LargeBinary),
-    Column("headers", JSON, nullable=False),
+    Column("records", Integer, nullable=False),
+    Column("content", LargeBinary, nullable=False),
     # Numbers are never given twice, so a row that is forgotten late can't be mistaken for a newer one.
     sqlite_autoincrement=True,
 )
-"""What is decided but perhaps not yet published; a row is deleted once the broker has acknowledged it."""
+"""What is decided but perhaps not yet published: parcels of so many records, each with all that one
+transaction tells on one partition (of whatever topic). A parcel is deleted once the broker has acknowledged
+all of it."""
 
 HISTORY: Final = Table(
     "history",
