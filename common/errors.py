@@ -31,3 +31,7 @@ class TransientError(LabError):
 
 class PermanentError(LabError):
     """A message can't be processed; trying again won't help."""
+
+
+class OverloadedError(LabError):
+    """More is committed than can be published: it waits for the broker, and nothing is added to it."""

@@ -35,7 +35,7 @@ from sqlalchemy.exc import TimeoutError as DatabaseTimeout
 from common.broker import ensure_topics, partition_of
 from common.core import Core
 from common.envelope import Outgoing
-from common.errors import BrokerError, LabError
+from common.errors import BrokerError, OverloadedError
 from common.messages import Message
 from common.patience import Patience, StoppingError, until_one_ends
 from common.probe import Boundary
@@ -63,10 +63,6 @@ _CLEAN_UP_EVERY_S: Final = 60.0
 
 Work = Callable[[Connection], Sequence[Message]]
 """Makes the commands of a request, in the transaction that their effect will be part of."""
-
-
-class OverloadedError(LabError):
-    """More is committed than can be published: it waits for the broker, and nothing is added to it."""
 
 
 class _Request(NamedTuple):

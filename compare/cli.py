@@ -30,6 +30,8 @@ from common import __version__
 from common.command_line import EX_USAGE, Parser
 from common.errors import ConfigurationError, LabError
 from common.settings import Settings, describe_settings, is_address, load_settings
+from compare.bench.command import add_bench
+from compare.bench.document import BenchDocument
 from compare.checks import Verdict, verdict_of
 from compare.dlq_command import add_dlq
 from compare.lab import EMBEDDED, MODES, Lab, open_broker
@@ -44,7 +46,11 @@ from compare.soak_command import add_soak
 INTERRUPTED: Final = 130
 EXIT_CODES: Final = {Verdict.VALID: 0, Verdict.INVALID: 1, Verdict.UNKNOWN: 2}
 
-_SCHEMAS: Final[dict[str, type[BaseModel]]] = {"result": ResultDocument, "scenario": Scenario}
+_SCHEMAS: Final[dict[str, type[BaseModel]]] = {
+    "result": ResultDocument,
+    "scenario": Scenario,
+    "bench": BenchDocument,
+}
 
 _EPILOG: Final = """\
 exit codes: 0 valid, 1 invalid (an expectation or an invariant was broken), 2 unknown (it timed out or could
@@ -108,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_run(commands)
     add_soak(commands, EXIT_CODES.__getitem__)
+    add_bench(commands, EXIT_CODES.__getitem__)
     add_dlq(commands)
     listing = commands.add_parser("list", help="list the built-in scenarios")
     listing.set_defaults(do=_list)
@@ -117,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.set_defaults(do=_show)
     schema = commands.add_parser(
-        "schema", help="print a JSON Schema: of the result document, or of scenario files"
+        "schema", help="print a JSON Schema: of the result document, of scenario files, or of a benchmark's document"
     )
     schema.add_argument("of", choices=list(_SCHEMAS), nargs="?", default="result")
     schema.set_defaults(do=_schema)

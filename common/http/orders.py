@@ -53,7 +53,9 @@ _REPLAYED: Final = {
         "schema": {"type": "string"},
     }
 }
-_NO_DATABASE: Final = {"service_unavailable": "The database can't be used."}
+_NO_DATABASE: Final = {
+    "service_unavailable": "The database can't be used, or too much waits for the broker already."
+}
 _NO_SUCH: Final = {"not_found": "There is no such order here.", "unprocessable_entity": "The id is invalid."}
 
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException as StarletteHTTPException
 from starlette.routing import BaseRoute, Route
 
+from common.errors import OverloadedError
 from common.http.pretty import PrettyJSONResponse
 
 PROBLEM_JSON: Final = "application/problem+json"
@@ -90,6 +91,10 @@ def answer_with_problems(
         )
         return _respond(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
 
+    async def on_overload(request: Request, error: Exception) -> PrettyJSONResponse:
+        detail = f"The service takes nothing more at the moment: {error}. Try again; nothing was changed."
+        return _respond(request, HTTPStatus.SERVICE_UNAVAILABLE, detail, headers={"Retry-After": "1"})
+
     async def on_wrong_method(request: Request, _: Exception) -> PrettyJSONResponse:
         # Starlette names the methods of one route at most, and RFC 9110 asks for all of the path.
         path = request.scope["path"]
@@ -102,6 +107,7 @@ def answer_with_problems(
     app.add_exception_handler(StarletteHTTPException, _on_http_error)
     app.add_exception_handler(RequestValidationError, _on_invalid)
     app.add_exception_handler(SQLAlchemyError, on_database_error)
+    app.add_exception_handler(OverloadedError, on_overload)
     app.add_exception_handler(Exception, _on_bug)
 
 

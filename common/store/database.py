@@ -33,7 +33,7 @@ from common.store.runtime import RUNTIME_TABLES
 from common.store.schema import METADATA
 from common.store.statements import execute, is_doubtful
 
-Synchronous = Literal["FULL", "OFF"]
+Synchronous = Literal["FULL", "NORMAL", "OFF"]
 
 _BUSY_TIMEOUT_MS: Final = 10_000
 _SWITCH_AGAIN_S: Final = 0.01
@@ -49,8 +49,9 @@ class Database:
 
     `url` is an SQLAlchemy URL, such as `sqlite:///data/order.db`, or `postgresql+psycopg://...` with the
     `schema` that the service's tables are in, which is created if need be. `str` tells where it is, without
-    credentials. `synchronous` is SQLite's: with FULL a commit survives a power cut. With OFF it survives the
-    death of the process, which is all that a database can need that goes with its broker or its run. For
+    credentials. `synchronous` is SQLite's: with FULL a commit survives a power cut. With NORMAL the last ones
+    may be lost in one, though the database stays sound. With OFF it survives the death of the process, which
+    is all that a database can need that goes with its broker or its run. For
     PostgreSQL it changes nothing: the server can crash by itself, and the broker stay.
 
     Raises:

@@ -11,11 +11,11 @@ from typing import Any, Final, NamedTuple
 
 from msgspec import to_builtins
 from msgspec.msgpack import Decoder, encode
-from sqlalchemy import Connection, delete, func, select
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects import postgresql, sqlite
 
 from common.envelope import Headers, Outgoing
-from common.store.schema import COUNTERS, HISTORY, IDEMPOTENCY, INBOX, OUTBOX, RETRIES
+from common.store.schema import COUNTERS, HISTORY, IDEMPOTENCY, RETRIES
 from common.store.statements import Statement, delete_from, insert_into
 
 _INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgresql.insert}
@@ -30,6 +30,16 @@ _UNRECEIVE: Final = Statement(delete_from("inbox", "message_id"))
 _PUT_ASIDE: Final = {name: insert(RETRIES).on_conflict_do_nothing() for name, insert in _INSERT.items()}
 _KEEP: Final = Statement(insert_into("outbox", ("partition", "records", "content")) + " RETURNING sequence")
 _FORGET: Final = Statement("DELETE FROM outbox WHERE sequence = ?")
+_BACKLOG: Final = Statement("SELECT coalesce(sum(records), 0) FROM outbox WHERE sequence NOT IN :numbers")
+_UNSENT: Final = Statement(
+    "SELECT sequence, content FROM outbox WHERE partition IN :numbers AND sequence > ? "
+    "ORDER BY sequence LIMIT ?"
+)
+_COUNTS: Final = Statement("SELECT name, total FROM counters")
+_OLD: Final = Statement(
+    "SELECT message_id FROM inbox WHERE message_id < ? AND received_at < ? "
+    "AND NOT EXISTS (SELECT 1 FROM retries WHERE inbox_key = message_id) LIMIT ?"
+)
 _WRITE_DOWN: Final = Statement(
     insert_into("history", ("order_id", "cause_id", "from_status", "to_status", "at"))
 )
@@ -94,14 +104,8 @@ def unsent(transaction: Connection, partitions: Sequence[int], after: int, most:
 
     Of the parcels after number `after`, whole ones, `most` at most.
     """
-    query = (
-        select(OUTBOX.c.sequence, OUTBOX.c.content)
-        .where(OUTBOX.c.partition.in_(partitions), OUTBOX.c.sequence > after)
-        .order_by(OUTBOX.c.sequence)
-        .limit(most)
-    )
     found = []
-    for sequence, content in transaction.execute(query):
+    for sequence, content in _UNSENT.run(transaction, list(partitions), after, most):
         for record in _PARCEL.decode(content):
             record.parcel = sequence
             found.append(record)
@@ -115,8 +119,8 @@ def forget_sent(transaction: Connection, parcels: Collection[int]) -> None:
 
 def backlog(transaction: Connection, without: Collection[int]) -> int:
     """How many records wait to be published, in all parcels but those."""
-    waiting = select(func.sum(OUTBOX.c.records)).where(OUTBOX.c.sequence.not_in(without))
-    return int(transaction.scalar(waiting) or 0)
+    [(waiting,)] = _BACKLOG.run(transaction, list(without))
+    return int(waiting)
 
 
 def add_history(transaction: Connection, changes: Sequence[Change]) -> None:
@@ -169,7 +173,7 @@ def add_counts(transaction: Connection, counts: Mapping[str, int]) -> None:
 
 def counts(transaction: Connection) -> dict[str, int]:
     """The counters by name."""
-    return {row.name: row.total for row in transaction.execute(select(COUNTERS))}
+    return dict(_COUNTS.run(transaction))
 
 
 def clean_up(transaction: Connection, received_before: str, first_id: str, most: int) -> int:
@@ -179,13 +183,7 @@ def clean_up(transaction: Connection, received_before: str, first_id: str, most:
     primary key narrows the search down, and no further index has to be kept up to date for each message. What
     is still to be tried again stays known.
     """
-    waits = select(RETRIES.c.inbox_key).where(RETRIES.c.inbox_key == INBOX.c.message_id).exists()
-    old = (
-        select(INBOX.c.message_id)
-        .where(INBOX.c.message_id < first_id, INBOX.c.received_at < received_before, ~waits)
-        .limit(most)
-    )
-    ids = list(transaction.scalars(old))
+    ids = [message_id for (message_id,) in _OLD.run(transaction, first_id, received_before, most)]
     forget_received(transaction, ids)
     return len(ids)
 

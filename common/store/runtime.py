@@ -11,6 +11,7 @@ from sqlalchemy import Connection, Index, Table, select
 from common.envelope import MOST_ATTEMPTS, Cause
 from common.store.rows import RowTable
 from common.store.schema import COUNTERS, HISTORY, INBOX, OUTBOX, RETRIES
+from common.store.statements import Statement
 
 
 class Deadline(Struct, frozen=True, array_like=True):
@@ -45,6 +46,15 @@ Index("deadlines_by_time", DEADLINES.table.c.due_at)
 _RETRIED: Final = select(RETRIES.c.order_id).where(RETRIES.c.order_id == DEADLINES.table.c.order_id).exists()
 """Whether a retry is about to go on with the order of a deadline."""
 
+_NEXT_DUE: Final = Statement(
+    "SELECT min(due_at) FROM ("
+    "SELECT * FROM (SELECT due_at FROM deadlines WHERE due_at IS NOT NULL AND partition IN :numbers "
+    "AND NOT EXISTS (SELECT 1 FROM retries WHERE retries.order_id = deadlines.order_id) "
+    "ORDER BY due_at LIMIT 1) AS deadline UNION ALL "
+    "SELECT * FROM (SELECT due_at FROM retries WHERE partition IN :numbers ORDER BY due_at LIMIT 1) AS retry"
+    ") AS found"
+)
+
 RUNTIME_TABLES: Final[tuple[Table, ...]] = (INBOX, OUTBOX, HISTORY, RETRIES, COUNTERS, DEADLINES.table)
 
 
@@ -66,18 +76,5 @@ def due_deadlines(transaction: Connection, partitions: Sequence[int], at: str, m
 
 def next_due(transaction: Connection, partitions: Sequence[int]) -> str | None:
     """When the first of all deadlines and retries is due; None if there are none."""
-    table = DEADLINES.table
-    deadlines = (
-        select(table.c.due_at)
-        .where(table.c.due_at.is_not(None), table.c.partition.in_(partitions), ~_RETRIED)
-        .order_by(table.c.due_at)
-        .limit(1)
-    )
-    retries = (
-        select(RETRIES.c.due_at)
-        .where(RETRIES.c.partition.in_(partitions))
-        .order_by(RETRIES.c.due_at)
-        .limit(1)
-    )
-    found = (transaction.scalar(query) for query in (deadlines, retries))
-    return min((due for due in found if due is not None), default=None)
+    [(due,)] = _NEXT_DUE.run(transaction, list(partitions), list(partitions))
+    return None if due is None else str(due)

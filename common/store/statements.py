@@ -13,26 +13,30 @@ from msgspec.json import encode
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-_ARRAY: Final = ":array"
-"""Stands in a statement for all elements of a list."""
+_ELEMENTS: Final = "(SELECT value FROM json_each(?))"
 _MARKS: Final = {
-    "sqlite": ("?", "(SELECT value FROM json_each(?))"),
-    "postgresql": ("%s", "(SELECT unnest(%s))"),
+    "sqlite": {":texts": _ELEMENTS, ":numbers": _ELEMENTS},
+    "postgresql": {
+        "?": "%s",
+        ":texts": "(SELECT unnest(%s::text[]))",
+        ":numbers": "(SELECT unnest(%s::bigint[]))",
+    },
 }
+"""By dialect: how it says what stands in a statement for a parameter, or for all elements of a list."""
 
 
 class Statement:
-    """SQL with `?` for each parameter, or `:array` for the elements of a list of texts.
+    """SQL with `?` for each parameter, or `:texts` or `:numbers` for the elements of a list of those.
 
     `postgresql` is how that one says it, if not in the same way.
     """
 
     def __init__(self, sql: str, postgresql: str | None = None) -> None:
         texts = {"sqlite": sql, "postgresql": postgresql or sql}
-        self._texts = {
-            dialect: texts[dialect].replace("?", mark).replace(_ARRAY, elements)
-            for dialect, (mark, elements) in _MARKS.items()
-        }
+        for dialect, marks in _MARKS.items():
+            for mark, meaning in marks.items():
+                texts[dialect] = texts[dialect].replace(mark, meaning)
+        self._texts = texts
 
     def run(self, transaction: Connection, *parameters: Any) -> list[tuple[Any, ...]]:  # noqa: ANN401 - what a column holds
         """Run it once, and return the rows that it finds."""
@@ -94,7 +98,7 @@ def insert_into(table: str, columns: Sequence[str]) -> str:
 def select_from(table: str, columns: Sequence[str], key: str) -> str:
     """The SQL that finds the rows whose key is in a list."""
     names = ", ".join(map(quoted, columns))
-    return f"SELECT {names} FROM {quoted(table)} WHERE {quoted(key)} IN {_ARRAY}"  # noqa: S608 - see above
+    return f"SELECT {names} FROM {quoted(table)} WHERE {quoted(key)} IN :texts"  # noqa: S608 - see above
 
 
 def update(table: str, columns: Sequence[str], key: str) -> str:
@@ -105,7 +109,7 @@ def update(table: str, columns: Sequence[str], key: str) -> str:
 
 def delete_from(table: str, key: str) -> str:
     """The SQL that removes the rows whose key is in a list."""
-    return f"DELETE FROM {quoted(table)} WHERE {quoted(key)} IN {_ARRAY}"  # noqa: S608 - see above
+    return f"DELETE FROM {quoted(table)} WHERE {quoted(key)} IN :texts"  # noqa: S608 - see above
 
 
 def quoted(name: str) -> str:
