@@ -28,12 +28,12 @@ from common.probe import Probe
 from common.recovery import Limit, Recovery
 from common.store.journal import Change, Retry, add_history, add_retries, add_to_outbox, forget_received
 from common.store.repository import Repository
-from common.store.rows import LoadedRows
-from common.store.runtime import DEADLINES, Deadline
+from common.store.runtime import Deadline, Deadlines
 from common.wiring import Wiring, dead_letter_topic
 
 log = logging.getLogger(__name__)
 
+_OF_DEADLINES: Final = (Overdue, TimedOut)
 _UNDOS: Final = frozenset(COMPENSATIONS.values())
 
 
@@ -118,7 +118,7 @@ class Batch:
         self._now = now
         self._at = timestamp(now)
         self._repository: Repository[Any] = self._domain.storage.open()
-        self._deadlines = LoadedRows(DEADLINES)
+        self._deadlines = Deadlines()
         self._changes: list[Change] = []
         self._retries: list[Retry] = []
         self._given_up: list[str] = []
@@ -127,8 +127,9 @@ class Batch:
         """Decide all, and write what became of it."""
         commands = [task.command for task in tasks if task.command is not None]
         self._repository.load(self._transaction, commands)
-        if self._wiring.deadlines:
-            self._deadlines.load(self._transaction, (command.order_id for command in commands))
+        self._deadlines.load(
+            self._transaction, (command.order_id for command in commands if isinstance(command, Resumption))
+        )
         for task in tasks:
             if isinstance(task, Task):
                 self._try(task)
@@ -142,7 +143,7 @@ class Batch:
         add_to_outbox(self._transaction, self.outgoing)
 
     def _try(self, task: Task) -> None:
-        if isinstance(task.command, Overdue | TimedOut) and not self._is_due(task.command.order_id):
+        if isinstance(task.command, _OF_DEADLINES) and not self._is_due(task.command.order_id):
             return  # another instance was faster
         because = self._resumed(task)
         before = self._repository.state(task.command)

@@ -207,8 +207,7 @@ class Core:
         What comes next is in parcels after the last one; nothing: that was all.
         """
         with self.database.read() as connection:
-            waiting = unsent(connection, partitions, after, _MOST_PARCELS)
-        return [record for record in waiting if record.parcel not in self._acknowledged]
+            return unsent(connection, partitions, after, _MOST_PARCELS, self._acknowledged)
 
     def backlog(self) -> int:
         """How many records wait to be published."""

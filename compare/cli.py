@@ -124,7 +124,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     show.set_defaults(do=_show)
     schema = commands.add_parser(
-        "schema", help="print a JSON Schema: of the result document, of scenario files, or of a benchmark's document"
+        "schema",
+        help="print a JSON Schema: of the result document, scenario files, or a benchmark's document",
     )
     schema.add_argument("of", choices=list(_SCHEMAS), nargs="?", default="result")
     schema.set_defaults(do=_schema)

@@ -59,7 +59,8 @@ def handle_event(
         return Decision(saga)
     if row.send is None:
         return Decision(saga, late=True)
-    left = tuple(step for step in saga.begun if step != _NOTHING_OF.get(type(event)))
+    undone = _NOTHING_OF.get(type(event))
+    left = tuple(step for step in saga.begun if step != undone) if undone else saga.begun
     begins = next((command.STEP for command in row.sends if command in COMPENSATIONS), None)
     moved = replace(
         saga,

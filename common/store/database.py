@@ -49,10 +49,10 @@ class Database:
 
     `url` is an SQLAlchemy URL, such as `sqlite:///data/order.db`, or `postgresql+psycopg://...` with the
     `schema` that the service's tables are in, which is created if need be. `str` tells where it is, without
-    credentials. `synchronous` is SQLite's: with FULL a commit survives a power cut. With NORMAL the last ones
+    credentials. `synchronous` is SQLite's: with FULL a commit survives a power cut. With NORMAL the latest
     may be lost in one, though the database stays sound. With OFF it survives the death of the process, which
-    is all that a database can need that goes with its broker or its run. For
-    PostgreSQL it changes nothing: the server can crash by itself, and the broker stay.
+    is all that a database can need that goes with its broker or its run. For PostgreSQL it changes nothing:
+    the server can crash by itself, and the broker stay.
 
     Raises:
         SQLAlchemyError: it can't be opened.

@@ -32,7 +32,8 @@ _KEEP: Final = Statement(insert_into("outbox", ("partition", "records", "content
 _FORGET: Final = Statement("DELETE FROM outbox WHERE sequence = ?")
 _BACKLOG: Final = Statement("SELECT coalesce(sum(records), 0) FROM outbox WHERE sequence NOT IN :numbers")
 _UNSENT: Final = Statement(
-    "SELECT sequence, content FROM outbox WHERE partition IN :numbers AND sequence > ? "
+    "SELECT sequence, content FROM outbox "
+    "WHERE partition IN :numbers AND sequence > ? AND sequence NOT IN :numbers "
     "ORDER BY sequence LIMIT ?"
 )
 _COUNTS: Final = Statement("SELECT name, total FROM counters")
@@ -99,13 +100,15 @@ def add_to_outbox(transaction: Connection, outgoing: Sequence[Outgoing]) -> None
             record.parcel = sequence
 
 
-def unsent(transaction: Connection, partitions: Sequence[int], after: int, most: int) -> list[Outgoing]:
+def unsent(
+    transaction: Connection, partitions: Sequence[int], after: int, most: int, without: Collection[int] = ()
+) -> list[Outgoing]:
     """What an earlier run, or owner of these partitions, may have left unpublished, oldest first.
 
-    Of the parcels after number `after`, whole ones, `most` at most.
+    It is in whole parcels, `most` at most, of those after number `after` and `without` those.
     """
     found = []
-    for sequence, content in _UNSENT.run(transaction, list(partitions), after, most):
+    for sequence, content in _UNSENT.run(transaction, list(partitions), after, list(without), most):
         for record in _PARCEL.decode(content):
             record.parcel = sequence
             found.append(record)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from msgspec import Struct
@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Index, Table, select
 from common.envelope import MOST_ATTEMPTS, Cause
 from common.store.rows import RowTable
 from common.store.schema import COUNTERS, HISTORY, INBOX, OUTBOX, RETRIES
-from common.store.statements import Statement
+from common.store.statements import Statement, insert_into, quoted
 
 
 class Deadline(Struct, frozen=True, array_like=True):
@@ -46,6 +46,15 @@ Index("deadlines_by_time", DEADLINES.table.c.due_at)
 _RETRIED: Final = select(RETRIES.c.order_id).where(RETRIES.c.order_id == DEADLINES.table.c.order_id).exists()
 """Whether a retry is about to go on with the order of a deadline."""
 
+_COLUMNS: Final = (*DEADLINES.fields, "created_at", "updated_at")
+_CHANGED: Final = ", ".join(
+    f"{quoted(column)} = excluded.{quoted(column)}"
+    for column in _COLUMNS
+    if column not in {DEADLINES.key, "created_at"}
+)
+_SET: Final = Statement(
+    f"{insert_into('deadlines', _COLUMNS)} ON CONFLICT ({quoted(DEADLINES.key)}) DO UPDATE SET {_CHANGED}"
+)
 _NEXT_DUE: Final = Statement(
     "SELECT min(due_at) FROM ("
     "SELECT * FROM (SELECT due_at FROM deadlines WHERE due_at IS NOT NULL AND partition IN :numbers "
@@ -56,6 +65,45 @@ _NEXT_DUE: Final = Statement(
 )
 
 RUNTIME_TABLES: Final[tuple[Table, ...]] = (INBOX, OUTBOX, HISTORY, RETRIES, COUNTERS, DEADLINES.table)
+
+
+class Deadlines:
+    """The deadlines of the orders that one batch is about.
+
+    Most commands set or drop one, whatever was there, so only those that ask for it have it loaded. It needs
+    no lock of its own: whoever touches it has locked, or is adding, the domain's row of the same order.
+    """
+
+    def __init__(self) -> None:
+        self._loaded: dict[str, Deadline] = {}
+        self._set: dict[str, Deadline | None] = {}
+        """None where it is to be dropped."""
+
+    def load(self, transaction: Connection, order_ids: Iterable[str]) -> None:
+        """Load those of these orders that there are."""
+        wanted = sorted(set(order_ids))
+        if wanted:
+            found = DEADLINES.rows(DEADLINES.load.run(transaction, wanted))
+            self._loaded |= {deadline.order_id: deadline for deadline in found}
+
+    def get(self, order_id: str) -> Deadline | None:
+        """The deadline of an order as the batch has it so far, if that was loaded or set."""
+        return self._set[order_id] if order_id in self._set else self._loaded.get(order_id)
+
+    def put(self, deadline: Deadline) -> None:
+        """Set an order's deadline when the batch is saved."""
+        self._set[deadline.order_id] = deadline
+
+    def drop(self, order_id: str) -> None:
+        """Have an order wait for nothing any more when the batch is saved."""
+        self._set[order_id] = None
+
+    def save(self, transaction: Connection, at: str) -> None:
+        """Write what is set."""
+        kept = [deadline for _, deadline in sorted(self._set.items()) if deadline is not None]
+        _SET.run_for(transaction, [(*row, at, at) for row in DEADLINES.columns(kept)])
+        if dropped := sorted(order_id for order_id, deadline in self._set.items() if deadline is None):
+            DEADLINES.remove.run(transaction, dropped)
 
 
 def due_deadlines(transaction: Connection, partitions: Sequence[int], at: str, most: int) -> list[Deadline]:
