@@ -36,7 +36,7 @@ _TRACE_ID: Final = re.compile("(?!0{32})[0-9a-f]{32}")
 # What a database can't hold, or an index can't, must not get past the envelope.
 _LONGEST_NAME: Final = 400
 _NAME: Final = re.compile(rf"[^\x00-\x1f\x7f-\x9f]{{1,{_LONGEST_NAME}}}")
-_QUOTED: Final = re.compile(r"Invalid enum value .*?(?=$| - at)", re.DOTALL)
+_QUOTED: Final = re.compile(r"Invalid enum value .*(?= - at `\$)", re.DOTALL)
 MOST_ATTEMPTS: Final = 999_999_999
 """That can be told apart; only a stranger's record comes near."""
 _ATTEMPT: Final = re.compile("[1-9][0-9]{0,8}")

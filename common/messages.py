@@ -12,7 +12,7 @@ from enum import StrEnum
 from functools import cache
 from typing import Annotated, Any, ClassVar, Final, TypeVar
 
-from msgspec import Meta, Struct, ValidationError, to_builtins
+from msgspec import DecodeError, Meta, Struct, ValidationError, to_builtins
 from msgspec.json import Decoder, Encoder
 
 # Whoever sends a message: what a database can't hold, or a log can't show, must not get past `read`.
@@ -478,7 +478,12 @@ def read(body: bytes, kind: type[M]) -> M:
     Raises:
         msgspec.DecodeError: it is no JSON, or a field is missing, or of another type, or out of bounds.
     """
-    message: M = _decoder(kind).decode(body)
+    try:
+        message: M = _decoder(kind).decode(body)
+    except UnicodeDecodeError:
+        raise DecodeError("Text is not UTF-8") from None
+    except RecursionError:
+        raise DecodeError("Nested too deep") from None
     # In JSON, a control character can only be there escaped; so nearly every body is known to have none.
     if not body.isascii() or b"\\" in body or b"\x7f" in body:
         for text in _texts(to_builtins(message)):

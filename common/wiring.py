@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
-from msgspec import ValidationError, convert
+from msgspec import DecodeError
+from msgspec.json import encode
 
 from common.annotations import returned_messages
 from common.domain.decision import Decision, Rules
 from common.errors import WiringError
-from common.messages import COMPENSATIONS, PIVOT, Message, Overdue, Reason, TimedOut
+from common.messages import COMPENSATIONS, PIVOT, Message, Overdue, Reason, TimedOut, read
 from common.recovery import Patience
 from common.store.repository import Storage
 
@@ -179,8 +180,8 @@ class Wiring:
         if substitute is None or command in COMPENSATIONS.values():
             return None
         try:
-            return convert({"order_id": order_id, "reason": Reason.DEAD_LETTER}, substitute)
-        except ValidationError:  # whatever order it is about, it is none of the lab's
+            return read(encode({"order_id": order_id, "reason": Reason.DEAD_LETTER}), substitute)
+        except DecodeError:  # whatever order it is about, it is none of the lab's
             return None
 
     def told(self, message: type[Message]) -> type[Message]:

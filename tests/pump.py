@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import zlib
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -90,6 +90,14 @@ def open_core(
     return Core(wiring, Rules(), database, recovery=recovery, probe=probe)
 
 
+def pages(core: Core, partitions: Sequence[int]) -> Iterator[list[Outgoing]]:
+    """All that a service has left unpublished, page by page."""
+    after = 0
+    while left := core.unsent(partitions, after):
+        yield left
+        after = left[-1].parcel
+
+
 def fill_stock(transaction: Connection, stock: Mapping[str, int]) -> None:
     """Put goods on the shelves."""
     rows = LoadedRows(STOCK)
@@ -165,7 +173,8 @@ class Pump:
             for wiring in mode.services
         }
         for core in self.cores.values():
-            deque(self._publish(core, core.unsent(range(PARTITIONS))), maxlen=0)
+            for left in pages(core, range(PARTITIONS)):
+                deque(self._publish(core, left), maxlen=0)
         with self.cores["inventory"].database.write() as transaction:
             fill_stock(transaction, stock)
 
@@ -249,7 +258,7 @@ class Pump:
         core = self.cores["order"]
         partition = zlib.crc32(command.order_id.encode()) % PARTITIONS
         with core.database.write() as transaction:
-            outgoing = core.submit(transaction, command, partition, self.broker.now)
+            outgoing = core.submit(transaction, [(command, partition)], self.broker.now)
         yield f"{core.wiring} has taken {type(command).__name__}"
         yield from self._publish(core, outgoing)
 

@@ -13,8 +13,9 @@ from sqlalchemy import select
 
 from common.core import Core
 from common.domain.order import ENDS, Order
+from common.messages import Message
 from common.publisher import KafkaPublisher
-from common.runner import BrokerLink, Runner
+from common.runner import BrokerLink, Runner, Work
 from common.services import ORDERS
 from common.wiring import Mode, Wiring
 from tests.brokers import Broker
@@ -25,6 +26,11 @@ T = TypeVar("T")
 PARTITIONS = 3
 NOWHERE = "127.0.0.1:1"
 """An address at which nobody listens."""
+
+
+def asking(*commands: Message) -> Work:
+    """What a request does that asks for these commands."""
+    return lambda _: commands
 
 
 async def until(condition: Callable[[], Awaitable[T]], *, seconds: float = 20.0) -> T:
@@ -80,8 +86,10 @@ async def running_mode(
 def stored_order(core: Core, order_id: str) -> Order | None:
     """An order as the order service has it."""
     with core.database.read() as connection:
-        found = connection.execute(select(ORDERS.table).where(ORDERS.table.c.order_id == order_id)).first()
-    return ORDERS.row(found._asdict()) if found else None
+        columns = [ORDERS.table.c[field] for field in ORDERS.fields]
+        query = select(*columns).where(ORDERS.table.c.order_id == order_id)
+        found = ORDERS.rows([tuple(row) for row in connection.execute(query)])
+    return found[0] if found else None
 
 
 async def ended(runner: Runner, order_id: str) -> Order:

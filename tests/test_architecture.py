@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
+from msgspec.structs import asdict
 
 import choreographed
 import choreographed.topics
@@ -325,7 +326,7 @@ def test_a_missing_orchestrator_is_found(tmp_path: Path) -> None:
 
 def start_saga(event: OrderCreated) -> SagaStarted:
     """Tell a command in place of a fact."""
-    return SagaStarted(**event.model_dump())
+    return SagaStarted(**asdict(event))
 
 
 def with_service(service: Wiring) -> Mode:

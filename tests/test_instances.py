@@ -25,7 +25,7 @@ from common.store.database import Database
 from common.wiring import Mode, Wiring
 from tests.kafka_server.server import KafkaServer
 from tests.pump import fill_stock, order_id
-from tests.running import until
+from tests.running import asking, until
 
 ORDERS_PLACED = 60
 PARTITIONS = 4
@@ -60,7 +60,7 @@ class Instance:
         command = PlaceOrder(
             order_id=order_id(number), customer_id="alice", item="laptop", quantity=1, price_cents=price
         )
-        await self.runners["order"].submit(lambda _: command)
+        await self.runners["order"].submit(asking(command))
 
     async def stop(self) -> None:
         """Stop every service."""

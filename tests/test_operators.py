@@ -9,7 +9,6 @@ import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,8 +31,8 @@ from tests.http.test_orders import LAPTOP
 from tests.http.test_problems import check_problem
 from tests.postgres_server.server import PostgresServer
 from tests.pump import NOW, open_core, order_id, place_order
-from tests.running import PARTITIONS, ended, new_runner, running_mode, until
-from tests.test_runner import _order, impatient
+from tests.running import PARTITIONS, asking, ended, new_runner, running_mode, until
+from tests.test_runner import impatient
 
 ORDER = choreographed.MODE.service("order")
 
@@ -182,7 +181,7 @@ async def test_a_full_disk_in_mid_saga(
             async with client_of(app_of(inventory)) as client:
                 while (checks := (await inventory.readiness())).database is None:
                     number += 1
-                    await orders.submit(partial(_order, number))
+                    await orders.submit(asking(place_order(number)))
                     await inventory.progress(0.1)
                 assert "database or disk is full" in str(checks.database)
                 assert checks.broker is None
@@ -254,7 +253,7 @@ def test_a_log_that_is_gone(tmp_path: Path) -> None:
     core = open_core(ORDER, tmp_path)
     for number in range(1, 21):
         with core.database.write() as transaction:
-            core.submit(transaction, place_order(number), 0, NOW)
+            core.submit(transaction, [(place_order(number), 0)], NOW)
         (tmp_path / "order.db-wal").unlink()
         with core.database.read() as connection:
             assert connection.scalar(select(func.count()).select_from(ORDERS.table)) == number

@@ -15,7 +15,7 @@ from common.domain.order import OrderStatus
 from common.embedded import EmbeddedBroker
 from tests.brokers import Embedded, producing
 from tests.pump import place_order
-from tests.running import PARTITIONS, ended, running_mode, until
+from tests.running import PARTITIONS, asking, ended, running_mode, until
 
 pytestmark = pytest.mark.live
 
@@ -44,13 +44,13 @@ async def test_a_record_that_the_client_cannot_read_stops_nobody(
     broker = Embedded(embedded)
     async with running_mode(choreographed.MODE, tmp_path, broker, sole_instance=True) as runners:
         commands = [place_order(number, quantity=1) for number in (1, 2)]
-        await runners["order"].submit(lambda _: commands[0])
+        await runners["order"].submit(asking(commands[0]))
         async with producing(broker) as producer:
             for partition in range(PARTITIONS):
                 await producer.send_and_wait(
                     "orders.events", b"{}", partition=partition, headers=[("ODD_NAME", b"")]
                 )
-        await runners["order"].submit(lambda _: commands[1])
+        await runners["order"].submit(asking(commands[1]))
         for command in commands:
             assert (await ended(runners["order"], command.order_id)).status is OrderStatus.COMPLETED
 

@@ -23,7 +23,7 @@ _INSERT: Final[dict[str, Any]] = {"sqlite": sqlite.insert, "postgresql": postgre
 _RECEIVE: Final = Statement(
     "INSERT INTO inbox (received_at, message_id) SELECT ?, elements.value FROM json_each(?) AS elements "
     "WHERE true ON CONFLICT DO NOTHING RETURNING message_id",
-    "INSERT INTO inbox (received_at, message_id) SELECT ?, unnest(?) "
+    "INSERT INTO inbox (received_at, message_id) SELECT ?, unnest(?::text[]) "
     "ON CONFLICT DO NOTHING RETURNING message_id",
 )
 _UNRECEIVE: Final = Statement(delete_from("inbox", "message_id"))

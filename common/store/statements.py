@@ -60,12 +60,15 @@ def execute(
         DBAPIError: as SQLAlchemy itself would raise it; a connection that is broken is not used again.
     """
     cursor = connection.connection.cursor()
+    found: list[tuple[Any, ...]] = []
     try:
         if many:
             cursor.executemany(text, parameters)
-            return []
-        cursor.execute(text, parameters)
-        found = list(cursor.fetchall()) if cursor.description else []
+        else:
+            cursor.execute(text, parameters)
+            if cursor.description:
+                found += cursor.fetchall()
+        cursor.close()
     except connection.dialect.loaded_dbapi.Error as error:
         broken = connection.dialect.is_disconnect(error, connection.connection, cursor) or is_doubtful(error)
         if broken:
@@ -74,10 +77,7 @@ def execute(
             text, None, error, connection.dialect.loaded_dbapi.Error,
             connection_invalidated=broken, dialect=connection.dialect,
         ) from error  # fmt: skip
-    else:
-        return found
-    finally:
-        cursor.close()
+    return found
 
 
 def is_doubtful(error: BaseException | None) -> bool:

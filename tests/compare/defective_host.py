@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
+from msgspec import structs
 from sqlalchemy import Connection
 
 import common.core
@@ -26,7 +27,7 @@ def _adding_up(service: Wiring) -> Wiring:
 
     def charge_more(payment: Payment | None, command: Any, rules: Rules) -> Decision[Payment | None]:  # noqa: ANN401 - as the domain's
         if isinstance(command, ProcessPayment) and payment is not None:
-            payment = replace(payment, amount_cents=payment.amount_cents + command.amount_cents)
+            payment = structs.replace(payment, amount_cents=payment.amount_cents + command.amount_cents)
         return decide(payment, command, rules)
 
     return replace(service, domain=replace(service.domain, decide=charge_more))

@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from common.dead_letters import Failure, dead_letter
 from common.envelope import Cause, cause, open_envelope, origin, seal, timestamp
@@ -181,7 +182,7 @@ def test_a_repeated_record_is_a_duplicate_of_the_first() -> None:
 def test_a_record_that_is_told_again_has_the_next_attempt() -> None:
     """It has its old id, so it is a duplicate; its attempt says that it was asked for once more."""
     first = record(created(FIRST), origin(FIRST, 0))
-    again = record(created(FIRST), replace(origin(FIRST, 0), attempt=2), offset=1, after_ms=900)
+    again = record(created(FIRST), structs.replace(origin(FIRST, 0), attempt=2), offset=1, after_ms=900)
     trace = traced(again, first)
     assert [(row.attempt, row.duplicate, row.at_ms) for row in trace] == [(1, False, 0), (2, True, 900)]
     assert len({row.id for row in trace}) == 1
@@ -191,7 +192,7 @@ def test_an_order_that_is_given_up_was_placed_before() -> None:
     """What a deadline tells has the order as its cause, too, and doesn't set the clock back to zero."""
     aborted = record(
         OrderAborted(order_id=FIRST, reason=Reason.TIMED_OUT),
-        replace(origin(FIRST, 2), attempt=4),
+        structs.replace(origin(FIRST, 2), attempt=4),
         offset=1,
         after_ms=7000,
     )
@@ -202,7 +203,7 @@ def test_an_order_that_is_given_up_was_placed_before() -> None:
 
 def test_when_an_order_was_placed_may_be_known_better() -> None:
     """If its first record was lost, the second one doesn't make it a later order."""
-    again = record(created(FIRST), replace(origin(FIRST, 0), attempt=2), after_ms=900)
+    again = record(created(FIRST), structs.replace(origin(FIRST, 0), attempt=2), after_ms=900)
     seen = trace_of([again], frozenset({FIRST}), PREFIX, {FIRST: NOW})
     assert seen.trace[0].at_ms == 900
 

@@ -19,6 +19,7 @@ import choreographed
 import orchestrated
 from common.domain.order import Order
 from common.embedded import EmbeddedBroker, embedded_broker
+from common.envelope import Outgoing
 from common.http.app import create_app
 from common.ports import bind
 from common.runner import Runner
@@ -27,8 +28,8 @@ from common.store.schema import IDEMPOTENCY, OUTBOX
 from common.wiring import Mode
 from orchestrated.orchestrator import SAGAS
 from tests.brokers import Embedded
-from tests.pump import open_core
-from tests.running import NOWHERE, new_runner, running_mode, stored_order
+from tests.pump import open_core, pages
+from tests.running import NOWHERE, PARTITIONS, new_runner, running_mode, stored_order
 
 
 def app_of(runner: Runner, closing: asyncio.Event | None = None) -> FastAPI:
@@ -53,13 +54,18 @@ class OrderService:
     client: httpx.AsyncClient
 
     def counts(self) -> tuple[int, int, int]:
-        """How many orders, outbox rows and idempotency keys there are."""
+        """How many orders, records in the outbox and idempotency keys there are."""
         with self.runner.core.database.read() as connection:
-            orders, outbox, keys = (
+            orders, keys = (
                 connection.scalar(select(func.count()).select_from(table)) or 0
-                for table in (ORDERS.table, OUTBOX, IDEMPOTENCY)
+                for table in (ORDERS.table, IDEMPOTENCY)
             )
-        return orders, outbox, keys
+            outbox = connection.scalar(select(func.sum(OUTBOX.c.records))) or 0
+        return orders, int(outbox), keys
+
+    def told(self) -> list[Outgoing]:
+        """What waits for the broker."""
+        return [record for page in pages(self.runner.core, range(PARTITIONS)) for record in page]
 
     def order(self, order_id: str) -> Order:
         """An order as it is stored."""

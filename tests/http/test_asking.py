@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from common.core import Core
+from common.domain.order import OrderStatus
 from common.domain.payment import PaymentStatus
 from common.messages import CompleteOrder, FailCompensation, FailOrder, Message, Reason, RetryCompensation
 from common.services import PAYMENTS
@@ -19,7 +20,7 @@ from tests.http.conftest import OrderService, ServedMode
 from tests.http.test_orders import LAPTOP
 from tests.http.test_problems import check_problem
 from tests.http.test_reading import UNKNOWN
-from tests.running import until
+from tests.running import asking, until
 
 WAITING = {"Prefer": "wait=20"}
 STUCK = partial(FailCompensation, reason=Reason.TIMED_OUT)
@@ -50,23 +51,21 @@ async def moved(service: OrderService, *kinds: Kind) -> str:
     order_id = await placed(service)
     for kind in kinds:
         command = kind(order_id=order_id)
-        await service.runner.submit(partial(_given, command))
+        await service.runner.submit(asking(command))
     return order_id
 
 
-def _given(command: Message, _: object) -> Message:
-    return command
-
-
 async def test_a_wish_to_cancel_is_taken_on(service: OrderService) -> None:
-    """A PENDING order stays PENDING, and the wish goes out once, however often it comes."""
+    """A PENDING order stays PENDING, and the wish is one message, however often it comes."""
     order_id = await placed(service)
     answers = [await service.client.post(f"/orders/{order_id.upper()}/cancel") for _ in range(2)]
     for answer in answers:
         assert (answer.status_code, answer.json()["status"]) == (202, "PENDING")
         assert answer.headers["Location"] == f"/orders/{order_id}"
         assert "Preference-Applied" not in answer.headers
-    assert service.counts() == (1, 2, 0)
+    first, *others = [record.id for record in service.told()]
+    assert (len({first, *others}), len(set(others))) == (2, 1)
+    assert service.counts() == (1, 3, 0)
 
 
 async def test_waits_for_the_decision_no_longer(service: OrderService) -> None:
@@ -122,6 +121,37 @@ async def test_an_operator_has_an_undo_tried_again(service: OrderService) -> Non
     assert problem["type"] == "urn:saga-lab:problem:nothing-to-retry"
     assert problem["detail"].startswith("The order is COMPENSATING: only")
     assert service.counts() == before
+
+
+async def test_operators_who_are_as_fast_as_each_other_have_an_undo_tried_again_once(
+    service: OrderService,
+) -> None:
+    """However many ask at once, it goes out once; whoever is told of a conflict was a moment later."""
+    order_id = await moved(service, STUCK)
+    _, before, _ = service.counts()
+    path = f"/orders/{order_id}/retry-compensation"
+    answers = await asyncio.gather(*(service.client.post(path) for _ in range(5)))
+    statuses = {answer.status_code for answer in answers}
+    assert 202 in statuses
+    assert statuses <= {202, 409}
+    assert service.counts() == (1, before + 1, 0)
+    assert service.order(order_id).status is OrderStatus.COMPENSATING
+
+
+async def test_a_wish_that_comes_with_a_bad_one_is_answered_as_if_it_came_alone(
+    service: OrderService,
+) -> None:
+    """What others ask for at the same moment changes no answer, though all of it is tried twice."""
+    stuck, pending = await moved(service, STUCK), await placed(service)
+    paths = [
+        f"/orders/{stuck}/retry-compensation",
+        f"/orders/{stuck}/retry-compensation",
+        f"/orders/{pending}/cancel",
+        f"/orders/{pending}/retry-compensation",
+        f"/orders/{UNKNOWN}/cancel",
+    ]
+    answers = await asyncio.gather(*(service.client.post(path) for path in paths))
+    assert [answer.status_code for answer in answers] == [202, 409, 202, 409, 404]
 
 
 async def test_only_what_is_stuck_can_be_retried(service: OrderService) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -11,9 +12,10 @@ from time import monotonic
 from typing import Any
 
 import pytest
-from sqlalchemy import event
-from sqlalchemy.exc import OperationalError
+from sqlalchemy import Connection, event
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 
+import common.runner
 from common.domain.order import OrderStatus
 from common.http.app import create_app
 from common.http.new_order import NewOrder
@@ -264,36 +266,48 @@ async def test_a_repeat_after_the_first_has_died(service: OrderService) -> None:
 
 
 @contextmanager
-def database_lost_after_commit(service: OrderService) -> Iterator[None]:
-    """A database that fails at every statement once a transaction is committed."""
-    engine = service.runner.core.database.engine
+def database_lost_after_commit(service: OrderService, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A database that fails at every statement once a transaction that took an order on is committed."""
+    core = service.runner.core
+    engine, submit = core.database.engine, core.submit
     lost = False
 
-    def lose(_: object) -> None:
+    def forbid(action: int, what: str | None, *_: object) -> int:
+        ends = action == sqlite3.SQLITE_TRANSACTION and what != "BEGIN"
+        return sqlite3.SQLITE_OK if ends else sqlite3.SQLITE_DENY
+
+    def lose(transaction: Connection) -> None:
         nonlocal lost
         lost = True
+        prepare(transaction.connection.dbapi_connection)
 
-    def fail(*_: object) -> None:
+    def prepare(connection: Any, *_: object) -> None:  # noqa: ANN401 - a DBAPI connection is untyped
         if lost:
-            raise OperationalError("SELECT", {}, Exception("disk I/O error"))
+            connection.set_authorizer(forbid)
 
-    def written(*arguments: Any) -> None:  # noqa: ANN401 - what SQLAlchemy hands over
-        if arguments[2].startswith("INSERT INTO orders"):
-            event.listen(arguments[0], "commit", lose)
+    def submit_and_lose(transaction: Connection, *arguments: Any) -> Any:  # noqa: ANN401 - as it is called
+        told = submit(transaction, *arguments)
+        # Behind what the request itself does as the last act of its transaction.
+        event.listen(transaction, "commit", lose)
+        return told
 
-    event.listen(engine, "before_cursor_execute", fail)
-    event.listen(engine, "after_cursor_execute", written)
-    try:
+    event.listen(engine, "checkout", prepare)
+    with monkeypatch.context() as patched:
+        patched.setattr(core, "submit", submit_and_lose)
         yield
-    finally:
-        event.remove(engine, "before_cursor_execute", fail)
-        event.remove(engine, "after_cursor_execute", written)
+    assert lost
+    with pytest.raises(SQLAlchemyError, match="not authorized"):
+        service.counts()
+    event.remove(engine, "checkout", prepare)
+    engine.dispose()
 
 
 @pytest.mark.parametrize("more", [{}, {"Idempotency-Key": "k"}, {"Idempotency-Key": "k", "Prefer": "wait=1"}])
-async def test_what_is_committed_is_told(service: OrderService, more: dict[str, str]) -> None:
+async def test_what_is_committed_is_told(
+    service: OrderService, more: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Once an order is committed its request is accepted, whatever becomes of the database."""
-    with database_lost_after_commit(service):
+    with database_lost_after_commit(service, monkeypatch):
         answer = await service.client.post("/orders", json=LAPTOP, headers=more)
     assert answer.status_code == 202
     shown = (await service.client.get(answer.headers["Location"])).json()
@@ -321,6 +335,30 @@ async def test_an_end_that_cannot_be_recorded(mode: ServedMode) -> None:
     event.remove(engine, "before_cursor_execute", fail)
     again = await mode["order"].post("/orders", json=LAPTOP, headers=headers)
     assert len(failures) == 1
+    assert (first.status_code, again.status_code) == (202, 202)
+    assert first.content == again.content
+
+
+async def test_an_end_that_an_overloaded_service_cannot_record(
+    mode: ServedMode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An order that was taken on stands, though the service should take nothing more by the time it ends."""
+    headers = {"Idempotency-Key": "k", "Prefer": "wait=10"}
+    core = mode.runners["order"].core
+    submit, taken = core.submit, []
+
+    def submit_and_be_overloaded(*arguments: Any) -> Any:  # noqa: ANN401 - as it is called
+        told = submit(*arguments)
+        if told:
+            taken.append(told)
+            monkeypatch.setattr(common.runner, "_MOST_UNPUBLISHED", 0)
+        return told
+
+    monkeypatch.setattr(core, "submit", submit_and_be_overloaded)
+    first = await mode["order"].post("/orders", json=LAPTOP, headers=headers)
+    monkeypatch.undo()
+    again = await mode["order"].post("/orders", json=LAPTOP, headers=headers)
+    assert len(taken) == 1
     assert (first.status_code, again.status_code) == (202, 202)
     assert first.content == again.content
 

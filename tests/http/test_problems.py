@@ -9,6 +9,7 @@ import httpx
 import pytest
 from sqlalchemy.exc import OperationalError
 
+import common.runner
 from tests.http.conftest import OrderService
 from tests.http.test_orders import JSON, LAPTOP, body
 
@@ -130,3 +131,14 @@ async def test_a_database_in_trouble(service: OrderService, monkeypatch: pytest.
     check_problem(answer, 503)
     assert "secret" not in answer.text
     assert answer.headers["Retry-After"] == "1"
+
+
+async def test_an_overloaded_service(service: OrderService, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that can't pass on what it has taken takes nothing more, and says so with a 503."""
+    monkeypatch.setattr(common.runner, "_MOST_UNPUBLISHED", 2)
+    answers = [await service.client.post("/orders", json=LAPTOP) for _ in range(4)]
+    assert [answer.status_code for answer in answers] == [202, 202, 503, 503]
+    problem = check_problem(answers[-1], 503)
+    assert "nothing was changed" in problem["detail"]
+    assert answers[-1].headers["Retry-After"] == "1"
+    assert service.counts() == (2, 2, 0)

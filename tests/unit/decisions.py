@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Final
+
+from msgspec.structs import replace
 
 from common.domain.decision import Decision
 from common.domain.inventory import Inventory, Reservation, ReservationStatus, Stock

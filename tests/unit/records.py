@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec import structs
 from sqlalchemy import func, select
 
 import choreographed
@@ -62,7 +63,7 @@ class Failing(Probe):
 
 def command(message: Message, partition: int = 0, index: int = 0, attempt: int = 1) -> Delivered:
     """A message as the orchestrator sends it."""
-    because = replace(origin(message.order_id, partition), attempt=attempt)
+    because = structs.replace(origin(message.order_id, partition), attempt=attempt)
     return delivered(seal(message, because, source="/test", topic="saga.commands", index=index, now=NOW))
 
 
@@ -130,11 +131,11 @@ def held_by(core: Core) -> list[str]:
 
 
 def counts(core: Core) -> tuple[int, int, int]:
-    """How many rows are in the inbox, the outbox and the history."""
+    """How many messages are in the inbox, records in the outbox, and changes in the history."""
     with core.database.read() as connection:
         inbox = connection.scalar(select(func.count()).select_from(INBOX)) or 0
-        outbox = connection.scalar(select(func.count()).select_from(OUTBOX)) or 0
-        return inbox, outbox, len(history(connection))
+        outbox = connection.scalar(select(func.sum(OUTBOX.c.records))) or 0
+        return inbox, int(outbox), len(history(connection))
 
 
 def waiting(core: Core) -> list[tuple[str, int, str]]:

@@ -16,7 +16,7 @@ import choreographed
 import orchestrated
 from common.core import Core
 from common.domain.decision import Rules
-from common.envelope import open_envelope
+from common.envelope import Outgoing, open_envelope
 from common.messages import (
     CancelOrder,
     InventoryRejected,
@@ -28,12 +28,24 @@ from common.messages import (
     ProcessPayment,
     Reason,
     ReleaseInventory,
+    ReserveInventory,
     RetryCompensation,
 )
 from common.probe import Boundary, Probe
 from common.store.journal import Change, history
 from common.wiring import Mode
-from tests.pump import NOW, PARTITIONS, Pump, delivered, fill_stock, open_core, order_id, place_order, rows_of
+from tests.pump import (
+    NOW,
+    PARTITIONS,
+    Pump,
+    delivered,
+    fill_stock,
+    open_core,
+    order_id,
+    pages,
+    place_order,
+    rows_of,
+)
 from tests.unit.records import (
     INVENTORY,
     MODES,
@@ -123,8 +135,8 @@ def test_a_command_that_changes_nothing_is_logged_as_ignored(
 ) -> None:
     """An order that is placed again tells nothing more, and the log says so."""
     with order.database.write() as transaction:
-        order.submit(transaction, place_order(), 0, NOW)
-        assert order.submit(transaction, place_order(), 0, NOW) == []
+        order.submit(transaction, [(place_order(), 0)], NOW)
+        assert order.submit(transaction, [(place_order(), 0)], NOW) == []
     assert order.counts == {"ignored": 1}
     assert f"orchestrated/order ignores PlaceOrder for order {order_id(1)!r}" in caplog.text
 
@@ -203,9 +215,9 @@ def test_counts_survive_the_process(inventory: Core, tmp_path: Path) -> None:
 def test_what_comes_from_outside_is_counted_like_a_record(order: Core, tmp_path: Path) -> None:
     """A cancel that comes too late is counted in the database, though no record has brought it."""
     with order.database.write() as transaction:
-        order.submit(transaction, place_order(), 0, NOW)
-        order.submit(transaction, RetryCompensation(order_id=order_id(1)), 0, NOW)
-        order.submit(transaction, CancelOrder(order_id=order_id(2)), 0, NOW)
+        order.submit(transaction, [(place_order(), 0)], NOW)
+        order.submit(transaction, [(RetryCompensation(order_id=order_id(1)), 0)], NOW)
+        order.submit(transaction, [(CancelOrder(order_id=order_id(2)), 0)], NOW)
     assert order.counts == {"late": 1, "ignored": 1}
     again = reopened(order, tmp_path)
     assert counters(again) == {"late": 1, "ignored": 1}
@@ -227,7 +239,10 @@ def test_the_outbox_is_handed_on_by_partition(inventory: Core, tmp_path: Path) -
     decided = inventory.process(batch, NOW)
     again = reopened(inventory, tmp_path)
     assert again.unsent([1]) == [decided[0], decided[3]]
-    assert again.unsent([2, 0]) == [decided[1], decided[2], decided[4], decided[5]]
+    inherited = again.unsent([2, 0])
+    assert [record for record in inherited if record.partition == 2] == [decided[1], decided[4]]
+    assert [record for record in inherited if record.partition == 0] == [decided[2], decided[5]]
+    assert len(inherited) == 4
     assert again.unsent([]) == []
     again.database.close()
 
@@ -241,21 +256,69 @@ def test_replies_stay_on_the_partition_of_their_cause(inventory: Core) -> None:
     ]
 
 
+def reservation(number: int) -> ReserveInventory:
+    """Hold a laptop for an order."""
+    return ReserveInventory(order_id=order_id(number), item="laptop", quantity=1)
+
+
+def submitted(core: Core, number: int) -> list[Outgoing]:
+    """What an Inventory service tells of a command from outside; unlike a batch, that drops nothing."""
+    with core.database.write() as transaction:
+        return core.submit(transaction, [(reservation(number), 0)], NOW)
+
+
 def test_an_acknowledged_record_is_not_sent_again(inventory: Core) -> None:
-    """From the acknowledgement on, a record is no longer waiting, though its row is still there."""
-    first, second = inventory.process([reserve(1), reserve(2)], NOW)
-    inventory.acknowledge([first])
-    assert inventory.unsent([0]) == [second]
+    """From the acknowledgement on, records are no longer waiting, though they are still in the outbox."""
+    inventory.acknowledge(inventory.process([reserve(1), reserve(2)], NOW))
+    # No batch comes between, which would have dropped them.
+    third = submitted(inventory, 3)
+    assert inventory.unsent([0]) == third
     assert inventory.backlog() == 1
-    assert counts(inventory)[1] == 2
+    assert counts(inventory)[1] == 3
 
 
 def test_a_record_that_is_acknowledged_twice_counts_once(inventory: Core) -> None:
     """A record that two ways have published, as after a rebalance, is one record less that waits."""
-    first, _ = inventory.process([reserve(1), reserve(2)], NOW)
-    inventory.acknowledge([first])
-    inventory.acknowledge([first])
+    first = inventory.process([reserve(1)], NOW)
+    submitted(inventory, 3)
+    inventory.acknowledge(first)
+    inventory.acknowledge(first)
     assert inventory.backlog() == 1
+
+
+def test_what_is_told_on_several_partitions_is_acknowledged_for_each(inventory: Core, tmp_path: Path) -> None:
+    """Of one batch, what one partition has acknowledged is forgotten, and what another hasn't is kept."""
+    batch = [reserve(number, quantity=1, partition=number % 2) for number in range(1, 5)]
+    odd, even, *more = inventory.process(batch, NOW)
+    inventory.acknowledge([odd, more[0]])
+    assert inventory.unsent([0, 1]) == [even, more[1]]
+    inventory.tidy()
+    again = reopened(inventory, tmp_path)
+    assert again.unsent([0, 1]) == [even, more[1]]
+    again.database.close()
+
+
+def test_a_long_outbox_is_read_in_pages(inventory: Core, tmp_path: Path) -> None:
+    """After a long outage, all that is left is read little by little, whole transactions, in their order."""
+    decided = [
+        inventory.process([reserve(2 * number, quantity=1), reserve(2 * number + 1, quantity=1)], NOW)
+        for number in range(45)
+    ]
+    again = reopened(inventory, tmp_path)
+    read = list(pages(again, [0]))
+    assert [record for page in read for record in page] == [record for batch in decided for record in batch]
+    assert [len(page) for page in read] == [40, 40, 10]
+    assert again.backlog() == 90
+    again.database.close()
+
+
+def test_a_page_of_the_outbox_may_be_acknowledged_already(inventory: Core) -> None:
+    """However much of the outbox is acknowledged and not dropped yet, what comes after that is found."""
+    sent = [record for number in range(45) for record in submitted(inventory, number)]
+    left = [record for number in range(45, 50) for record in submitted(inventory, number)]
+    inventory.acknowledge(sent)
+    assert [record for page in pages(inventory, [0]) for record in page] == left
+    assert inventory.backlog() == 5
 
 
 def test_the_next_batch_forgets_what_is_acknowledged(inventory: Core, tmp_path: Path) -> None:
@@ -274,11 +337,14 @@ def test_any_number_of_acknowledged_records_can_be_forgotten(inventory: Core) ->
         "checkout",
         lambda connection, *_: connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 2_500),
     )
-    for start in range(0, 4_000, 1_000):
-        numbers = range(start, start + 1_000)
-        inventory.acknowledge(inventory.process([reserve(number) for number in numbers], NOW))
-    inventory.tidy()
+    with inventory.database.write() as transaction:
+        for number in range(4_000):
+            inventory.acknowledge(inventory.submit(transaction, [(reservation(number), 0)], NOW))
+    assert inventory.unsent([0]) == []
     assert inventory.backlog() == 0
+    assert counts(inventory)[1] == 4_000
+    inventory.tidy()
+    assert counts(inventory)[1] == 0
 
 
 def test_tidying_forgets_what_is_acknowledged(inventory: Core, tmp_path: Path) -> None:
@@ -340,7 +406,7 @@ def test_a_saga_begins_at_pending(tmp_path: Path) -> None:
 def test_submit_is_part_of_the_callers_transaction(order: Core) -> None:
     """When the caller's transaction fails, the order was never taken on."""
     with pytest.raises(BatchFailedError), order.database.write() as transaction:  # noqa: PT012 - both belong to it
-        assert len(order.submit(transaction, place_order(), 1, NOW)) == 1
+        assert len(order.submit(transaction, [(place_order(), 1)], NOW)) == 1
         raise BatchFailedError
     assert counts(order) == (0, 0, 0)
     assert rows_of(order) == {"orders": []}
@@ -349,11 +415,38 @@ def test_submit_is_part_of_the_callers_transaction(order: Core) -> None:
 def test_a_submitted_order_begins_its_own_chain(order: Core) -> None:
     """The first message of an order is caused by the order itself, and goes where its key belongs."""
     with order.database.write() as transaction:
-        [started] = order.submit(transaction, place_order(), 1, NOW)
+        [started] = order.submit(transaction, [(place_order(), 1)], NOW)
     envelope = open_envelope(delivered(started))
     assert (started.topic, started.partition, envelope.type) == ("saga.commands", 1, "SagaStarted")
     assert (envelope.causation_id, envelope.correlation_id) == (order_id(1), order_id(1))
     assert order.unsent([1]) == [started]
+
+
+def test_commands_that_are_submitted_together_are_decided_in_their_order(order: Core) -> None:
+    """Of several, each meets what those before it have made, and goes where its own key belongs."""
+    commands = [
+        (place_order(1), 1),
+        (place_order(2), 0),
+        (CancelOrder(order_id=order_id(1)), 1),
+        (RetryCompensation(order_id=order_id(2)), 0),
+    ]
+    with order.database.write() as transaction:
+        outgoing = order.submit(transaction, commands, NOW)
+    assert [(type(message).__name__, message.order_id) for message in told(outgoing)] == [
+        ("SagaStarted", order_id(1)),
+        ("SagaStarted", order_id(2)),
+        ("CancelSaga", order_id(1)),
+    ]
+    assert [record.partition for record in outgoing] == [1, 0, 1]
+    assert order.unsent([1]) == [outgoing[0], outgoing[2]]
+    assert order.counts == counters(order) == {"late": 1}
+
+
+def test_nothing_that_is_submitted_does_nothing(order: Core) -> None:
+    """A request that asks for nothing is answered with nothing, and leaves nothing behind."""
+    with order.database.write() as transaction:
+        assert order.submit(transaction, [], NOW) == []
+    assert counts(order) == (0, 0, 0)
 
 
 def test_the_rules_of_a_core_are_those_that_it_is_given(tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ from common.messages import (
     InventoryReleased,
     InventoryReserved,
     OrderCancelRequested,
-    OrderCreated,
     PaymentDeclined,
     PaymentProcessed,
     ProcessPayment,
@@ -34,23 +33,30 @@ from common.messages import (
     ReserveInventory,
 )
 from common.store.journal import add_to_outbox, unsent
+from common.wiring import Mode
 from tests.pump import (
     NOW,
     PARTITIONS,
     Delivered,
+    Pump,
     delivered,
     fill_stock,
     open_core,
     order_id,
+    place_order,
     rows_of,
 )
 from tests.unit.records import (
     INVENTORY,
+    MODES,
     PAYMENT,
     Failing,
+    check_books,
     command,
     counters,
     counts,
+    dead_letters,
+    end_of,
     free_laptops,
     letters,
     newer,
@@ -118,7 +124,7 @@ def test_the_outbox_keeps_any_bytes(record: Delivered, tmp_path_factory: pytest.
     letter = dead_letter(record, "saga.commands.dlq", FAILURE)
     with core.database.write() as transaction:
         add_to_outbox(transaction, [letter])
-        assert unsent(transaction, range(PARTITIONS)) == [letter]
+        assert unsent(transaction, range(PARTITIONS), 0, 1) == [letter]
     core.database.close()
 
 
@@ -187,19 +193,31 @@ def test_an_event_that_a_reaction_refuses_is_unreadable(tmp_path: Path) -> None:
 
 
 def test_an_event_that_breaks_a_reaction_does_not_stop_the_service(tmp_path: Path) -> None:
-    """An error in a translation costs its own order only; here, a total that no charge can hold."""
-    core = open_core(choreographed.MODE.service("inventory"), tmp_path)
-    created = OrderCreated(
-        order_id=order_id(1), customer_id="a", item="laptop", quantity=10**9, price_cents=10**9
-    )
-    small = created.model_copy(update={"order_id": order_id(2), "quantity": 1})
-    outgoing = core.process([command(created), command(small)], NOW)
+    """An error in a translation costs its own order only; here, an event that lacks what a payment needs."""
+    payment = open_core(choreographed.MODE.service("payment"), tmp_path)
+    charge = Charge(customer_id="alice", amount_cents=100)
+    reserved = InventoryReserved(order_id=order_id(1), item="laptop", quantity=2)
+    sound = InventoryReserved(order_id=order_id(2), item="laptop", quantity=2, charge=charge)
+    outgoing = payment.process([command(reserved), command(sound)], NOW)
     assert told(outgoing) == [
-        InventoryRejected(order_id=order_id(1), reason=Reason.DEAD_LETTER),
-        InventoryRejected(order_id=order_id(2), reason=Reason.UNKNOWN_ITEM),
+        PaymentDeclined(order_id=order_id(1), reason=Reason.DEAD_LETTER),
+        PaymentProcessed(order_id=order_id(2), amount_cents=100),
     ]
     assert len(letters(outgoing)) == 1
-    core.database.close()
+    payment.database.close()
+
+
+@MODES
+def test_a_total_that_is_out_of_bounds_ends_its_order(mode: Mode, tmp_path: Path) -> None:
+    """Whoever reads a message that nobody should have told gives it up; nothing stays held, or hangs."""
+    pump = Pump(mode, tmp_path, {"laptop": 10**15, "phone": 5})
+    pump.request([place_order(1, quantity=10**9, price=10**9), place_order(2, item="phone")])
+    pump.run()
+    assert end_of(pump.state(), 1) == ("FAILED", "dead_letter", "RELEASED", "DECLINED")
+    assert end_of(pump.state(), 2) == ("COMPLETED", None, "RESERVED", "CHARGED")
+    assert [letter.order_id for letter in dead_letters(pump)] == [order_id(1)]
+    check_books(pump, {"laptop": 10**15, "phone": 5}, [1, 2])
+    pump.close()
 
 
 @pytest.mark.parametrize("subject", [b"", b"line\nbreak", b"x" * 201])

@@ -11,6 +11,7 @@ from random import Random
 from typing import Final
 
 import pytest
+from msgspec import structs
 
 import choreographed
 import orchestrated
@@ -85,7 +86,7 @@ RELEASE: Final = ReleaseInventory(order_id=order_id(1), reason=Reason.TIMED_OUT)
 def answer(question: Outgoing, message: Message) -> Delivered:
     """A service's answer to what the orchestrator has asked it."""
     envelope = open_envelope(delivered(question))
-    because = replace(origin(message.order_id, 0), id=envelope.id, attempt=envelope.attempt)
+    because = structs.replace(origin(message.order_id, 0), id=envelope.id, attempt=envelope.attempt)
     return delivered(seal(message, because, source="/test", topic="saga.events", index=0, now=NOW))
 
 

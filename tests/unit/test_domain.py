@@ -9,6 +9,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from common.domain import inventory, payment
 from common.domain.decision import Decision, Rules
@@ -123,10 +124,10 @@ def test_the_last_pieces_can_be_had() -> None:
 def test_a_reservation_passes_the_charge_on() -> None:
     """What Payment must know goes from the command into the event, the first and every other time."""
     charge = Charge(customer_id="alice", amount_cents=200_00)
-    carrying = RESERVE.model_copy(update={"charge": charge})
+    carrying = replace(RESERVE, charge=charge)
     first = inventory.decide(FULL, carrying, RULES)
     again = inventory.decide(first.state, carrying, RULES)
-    assert first.messages == again.messages == (RESERVED.model_copy(update={"charge": charge}),)
+    assert first.messages == again.messages == (replace(RESERVED, charge=charge),)
 
 
 @pytest.mark.parametrize(
@@ -225,7 +226,7 @@ def test_a_captured_payment_outlives_a_cancel(commands: list[Any]) -> None:
     """Of a cancel and a payment, the first wins: a cancel neither undoes a charge nor permits a later one."""
     state: Payment | None = None
     for command in commands:
-        alike = command.model_copy(update={"order_id": ID})
+        alike = replace(command, order_id=ID)
         cancelled = payment.decide(state, CANCEL_PAYMENT, RULES)
         if state is not None:
             assert cancelled.state == state

@@ -14,7 +14,7 @@ from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
+from msgspec import structs
 
 from common.envelope import (
     Cause,
@@ -38,6 +38,7 @@ from common.messages import (
     Reason,
     ReserveInventory,
     SagaStarted,
+    write,
 )
 from tests.pump import NOW, Delivered, delivered, order_id
 
@@ -75,7 +76,9 @@ fields: Final[dict[str, st.SearchStrategy[Any]]] = {
     "charge": st.none() | st.builds(Charge, customer_id=texts, amount_cents=numbers),
 }
 messages: Final = st.sampled_from(list(MESSAGES.values())).flatmap(
-    lambda message: st.builds(message, **{name: fields[name] for name in message.model_fields})
+    lambda message: st.builds(
+        message, **{name: fields[name] for name in (field.name for field in structs.fields(message))}
+    )
 )
 
 
@@ -107,7 +110,7 @@ def test_an_independent_implementation_reads_it(message: Message) -> None:
     assert event.get_datacontenttype() == "application/json"
     assert event.get_dataschema() == f"urn:saga-lab:{type(message).__name__}:1"
     assert event.get_extension("correlationid") == ID
-    assert event.get_data() == json.loads(message.model_dump_json(exclude_none=True))
+    assert event.get_data() == json.loads(write(message))
 
 
 def test_the_required_attributes_are_headers() -> None:
@@ -129,10 +132,13 @@ def test_a_record_without_a_mandatory_header_is_unreadable(name: str) -> None:
         open_envelope(with_headers(**{name: None}))
 
 
-def test_a_header_that_is_no_text_makes_a_record_unreadable() -> None:
+@pytest.mark.parametrize(
+    "name", ["ce_id", "ce_type", "ce_subject", "ce_time", "ce_dataschema", "traceparent"]
+)
+def test_a_header_that_is_no_text_makes_a_record_unreadable(name: str) -> None:
     """The error says where the record is and what is wrong with the header."""
     with pytest.raises(UnreadableRecordError, match=r"orders\.events\[2\]@7: .*can't decode byte 0xff"):
-        open_envelope(with_headers(ce_subject=b"\xff"))
+        open_envelope(with_headers(**{name: b"\xff"}))
 
 
 @pytest.mark.parametrize("name", ["ce_id", "ce_subject", "ce_correlationid", "ce_causationid"])
@@ -164,46 +170,11 @@ def test_trace_and_schema_are_optional() -> None:
     assert (envelope.traceparent, envelope.schema) == ("", "")
 
 
-@pytest.mark.parametrize(
-    ("body", "problem"),
-    [
-        (b'{"order_id": "x"}', "customer_id: Field required"),
-        (b'{"order_id": "x", "customer_id": "y", "item": "z", "quantity": "2"}', "quantity: .*valid integer"),
-        (b"[]", "body: .*object"),
-        (b"{", "body: Invalid JSON"),
-        (b"\xff", "body: Invalid JSON"),
-        (b"", "body: Invalid JSON"),
-        (None, "body: Invalid JSON"),
-    ],
-)
-def test_a_body_that_does_not_fit_is_unreadable(body: bytes | None, problem: str) -> None:
-    """The error says where the record is, and which field has which problem."""
-    record = replace(delivered(sealed(), offset=7), value=body)
-    with pytest.raises(UnreadableRecordError, match=rf"orders\.events\[2\]@7: {problem}"):
-        parse(record, OrderCreated)
-
-
 @pytest.mark.parametrize("key", [None, b"", b"another order"])
 def test_a_key_that_is_not_the_order_id_makes_a_record_unreadable(key: bytes | None) -> None:
     """Under another key a record could overtake, or be overtaken by, those of its own order."""
     with pytest.raises(UnreadableRecordError, match="the key is not the order id"):
         read_message(replace(delivered(sealed()), key=key))
-
-
-@pytest.mark.parametrize("quantity", [0, -1, 10**30])
-def test_stock_cannot_be_made_by_an_impossible_quantity(quantity: int) -> None:
-    """A quantity or an amount is positive, and one that a database can hold, whoever sends it."""
-    with pytest.raises(ValidationError):
-        ReserveInventory(order_id="1", item="laptop", quantity=quantity)
-
-
-@pytest.mark.parametrize("text", ["", "x" * 201, "x\nERROR a forged line", "\x1b[31m", "a\x00b"])
-def test_text_that_a_log_or_a_database_cannot_hold_is_refused(text: str) -> None:
-    """Control characters could forge a log's lines, or stop a service that can't store them."""
-    with pytest.raises(ValidationError):
-        ReserveInventory(order_id=text, item="laptop", quantity=1)
-    with pytest.raises(ValidationError):
-        ReserveInventory(order_id="1", item=text, quantity=1)
 
 
 def test_fields_that_are_not_known_are_tolerated() -> None:
@@ -224,15 +195,17 @@ def test_a_newer_schema_is_told_apart_from_a_broken_record(schema: bytes) -> Non
     """What a newer major version means can't be known, so its body isn't even looked at."""
     newer = replace(with_headers(ce_dataschema=schema), value=b"?")
     with pytest.raises(NewerSchemaError, match=r"schema version [23], but only 1 is known here"):
-        parse(newer, OrderCreated)
+        parse(newer, open_envelope(newer), OrderCreated)
 
 
 @pytest.mark.parametrize(
-    "schema", [b"urn:saga-lab:OrderCreated:1", b"urn:saga-lab:OrderCreated:0", b"", b"https://a/b/2", b"\xff"]
+    "schema",
+    [b"urn:saga-lab:OrderCreated:1", b"urn:saga-lab:OrderCreated:0", b"", b"https://a/b/2", b"\xc3\xa4"],
 )
 def test_any_other_schema_is_no_reason_to_refuse_a_record(schema: bytes) -> None:
     """A version that is known, or a name that is none of the lab's, says nothing against the body."""
-    assert parse(with_headers(ce_dataschema=schema), OrderCreated) == CREATED
+    record = with_headers(ce_dataschema=schema)
+    assert parse(record, open_envelope(record), OrderCreated) == CREATED
 
 
 def test_what_is_not_carried_is_not_written() -> None:
@@ -258,7 +231,7 @@ def test_ids_are_derived_from_the_cause_and_begin_with_the_order_id() -> None:
 
 def test_a_message_that_is_told_again_keeps_its_id_and_counts_its_attempts() -> None:
     """Only the header and what the inbox knows it by tell the attempts apart; the first needs no header."""
-    first, second = sealed(), sealed(because=replace(ORIGIN, attempt=2))
+    first, second = sealed(), sealed(because=structs.replace(ORIGIN, attempt=2))
     assert (second.id, second.key, second.value) == (first.id, first.key, first.value)
     assert dict(second.headers) == {**dict(first.headers), "ce_attempt": b"2"}
     one, two = open_envelope(delivered(first)), open_envelope(delivered(second))
@@ -268,13 +241,13 @@ def test_a_message_that_is_told_again_keeps_its_id_and_counts_its_attempts() -> 
 
 def test_an_answer_takes_the_attempt_of_its_question_over() -> None:
     """A question that comes again is answered again, in a record that is news to whoever missed the first."""
-    question = delivered(sealed(because=replace(ORIGIN, attempt=3)))
+    question = delivered(sealed(because=structs.replace(ORIGIN, attempt=3)))
     because = cause(open_envelope(question), 2)
     answers = [sealed(InventoryReserved(order_id=ID, item="laptop", quantity=2), because) for _ in range(2)]
     envelope = open_envelope(delivered(answers[0]))
     assert (because.attempt, envelope.attempt) == (3, 3)
     first_answer = sealed(
-        InventoryReserved(order_id=ID, item="laptop", quantity=2), replace(because, attempt=1)
+        InventoryReserved(order_id=ID, item="laptop", quantity=2), structs.replace(because, attempt=1)
     )
     assert first_answer.id == answers[0].id == answers[1].id
 
@@ -286,20 +259,20 @@ def test_another_index_cause_or_source_gives_another_id(
     """Two messages of one order share an id only if cause, source and index are all the same."""
 
     def message_id(because: str, source: str, index: int) -> str:
-        return sealed(because=replace(ORIGIN, id=because), source=source, index=index).id
+        return sealed(because=structs.replace(ORIGIN, id=because), source=source, index=index).id
 
     assert (message_id(*one) == message_id(*other)) == (one == other)
 
 
 def test_type_index_cause_and_source_each_make_a_difference() -> None:
     """Changing any one of the four, and nothing else, changes the id."""
-    placed = SagaStarted(**CREATED.model_dump())
+    placed = SagaStarted(**structs.asdict(CREATED))
     ids = {
         sealed(placed).id,
         sealed().id,
         sealed(index=1).id,
         sealed(source="/choreographed/payment").id,
-        sealed(because=replace(ORIGIN, id="another")).id,
+        sealed(because=structs.replace(ORIGIN, id="another")).id,
     }
     assert len(ids) == 5
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from msgspec import structs
 from sqlalchemy import Table, delete, literal_column, text
 
 import choreographed
@@ -58,7 +59,8 @@ def without_deadlines(mode: Mode) -> Mode:
 
 def forgetting(pump: Pump, table: Table) -> None:
     """Have the services' databases forget each row of a table as soon as it is there."""
-    forget = str(delete(table).where(table.c.message_id == literal_column("NEW.message_id")))
+    [key] = table.primary_key
+    forget = str(delete(table).where(key == literal_column(f"NEW.{key.name}")))
     for core in pump.cores.values():
         with core.database.write() as transaction:
             transaction.execute(
@@ -75,7 +77,7 @@ def redeliver(pump: Pump) -> None:
 def trusting(state: Inventory, command: Any, rules: Rules) -> Decision[Inventory]:  # noqa: ANN401 - as deciders are declared
     """A stock room that believes that each command comes once."""
     if isinstance(command, ReserveInventory) and state.reservation is not None:
-        state = replace(state, reservation=None)
+        state = structs.replace(state, reservation=None)
     return inventory.decide(state, command, rules)
 
 
@@ -133,7 +135,7 @@ def test_without_attempts_a_question_that_is_asked_again_is_taken_for_a_duplicat
 
     def wire(record: Outgoing) -> Iterable[Outgoing]:
         headers = tuple(header for header in record.headers if header[0] != "ce_attempt")
-        return lossy(replace(record, headers=headers))
+        return lossy(structs.replace(record, headers=headers))
 
     pump = Pump(mode, tmp_path, STOCK, wire=wire)
     pump.request([place_order(1)])
@@ -198,7 +200,7 @@ def test_a_deadline_that_leaves_out_its_own_step_charges_for_a_failed_order(tmp_
 
     def decide(saga: Any, event: Any, rules: Rules) -> Decision[Any]:  # noqa: ANN401 - as deciders are declared
         if isinstance(event, TimedOut):
-            saga = replace(saga, begun=tuple(step for step in saga.begun if step != Step.PAY))
+            saga = structs.replace(saga, begun=tuple(step for step in saga.begun if step != Step.PAY))
         return handle_event(saga, event, rules)
 
     pump = Pump(
@@ -220,7 +222,7 @@ def test_a_late_success_that_revives_an_order_completes_it_without_its_goods(tmp
 
     def decide(state: Any, command: Any, rules: Rules) -> Decision[Any]:  # noqa: ANN401 - as deciders are declared
         if state is not None and isinstance(command, CompleteOrder):
-            state = replace(state, status=order.OrderStatus.PENDING)
+            state = structs.replace(state, status=order.OrderStatus.PENDING)
         return order.decide(state, command, rules)
 
     held_up = []
@@ -262,8 +264,8 @@ def test_stock_that_is_given_back_twice_is_noticed(tmp_path: Path) -> None:
 
     def decide(state: Inventory, command: Any, rules: Rules) -> Decision[Inventory]:  # noqa: ANN401 - as deciders are declared
         if isinstance(command, ReleaseInventory) and state.reservation is not None:
-            held = replace(state.reservation, status=ReservationStatus.RESERVED)
-            state = replace(state, reservation=held)
+            held = structs.replace(state.reservation, status=ReservationStatus.RESERVED)
+            state = structs.replace(state, reservation=held)
         return inventory.decide(state, command, rules)
 
     pump = Pump(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 import choreographed
 import orchestrated
@@ -74,10 +75,10 @@ CHOREOGRAPHED: Final[list[tuple[str, Message, Message]]] = [
     ("order", RELEASED, FAILED),
     ("order", NOT_RELEASED, STUCK),
     ("order", NOT_REFUNDED, STUCK),
-    ("inventory", CREATED, RESERVE.model_copy(update={"charge": CHARGE})),
+    ("inventory", CREATED, replace(RESERVE, charge=CHARGE)),
     ("inventory", NOT_PAID, RELEASE),
     ("inventory", REFUNDED, RELEASE),
-    ("payment", RESERVED.model_copy(update={"charge": CHARGE}), PAY),
+    ("payment", replace(RESERVED, charge=CHARGE), PAY),
     ("payment", CANCEL_REQUESTED, CANCEL_PAYMENT),
     ("payment", ABORTED, REFUND),
 ]

@@ -11,6 +11,7 @@ from typing import Any, Final
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 import choreographed
 import orchestrated
@@ -289,7 +290,7 @@ def test_a_refusal_that_fails_itself_stops_nobody_else(tmp_path: Path) -> None:
     wiring = failing_at(INVENTORY, RefuseReservation, order_id(1))
     core = open_core(wiring, tmp_path, probe=Failing(ReserveInventory, error=PermanentError))
     outgoing = core.process([reserve(1), reserve(2)], NOW)
-    assert told(outgoing) == [REFUSED.model_copy(update={"order_id": order_id(2)})]
+    assert told(outgoing) == [structs.replace(REFUSED, order_id=order_id(2))]
     assert [letter.order_id for letter in letters(outgoing)] == [order_id(1), order_id(2)]
     core.database.close()
 
@@ -298,7 +299,7 @@ def test_a_deadline_that_fails_itself_is_put_off_and_stops_nobody_else(tmp_path:
     """The other orders' deadlines are fired, and the one that fails comes again and again."""
     orchestrator = orchestrated.MODE.service("orchestrator")
     core = open_core(failing_at(orchestrator, Overdue, order_id(1)), tmp_path)
-    started = [SagaStarted(**place_order(number).model_dump()) for number in (1, 2)]
+    started = [SagaStarted(**structs.asdict(place_order(number))) for number in (1, 2)]
     core.process([command(message) for message in started], NOW)
     outgoing = [record for _, records in woken(core, NOW + timedelta(seconds=11)) for record in records]
     assert {message.order_id for message in told(outgoing)} == {order_id(2)}
@@ -419,7 +420,7 @@ def test_a_command_from_outside_is_not_tried_again(tmp_path: Path) -> None:
 
     core = open_core(replace(order, domain=replace(order.domain, decide=decide)), tmp_path)
     with pytest.raises(ConnectionError), core.database.write() as transaction:
-        core.submit(transaction, place_order(), 0, NOW)
+        core.submit(transaction, [(place_order(), 0)], NOW)
     assert counts(core) == (0, 0, 0)
     assert waiting(core) == []
     core.database.close()

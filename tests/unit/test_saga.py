@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 import pytest
+from msgspec.structs import replace
 
 from common.domain.decision import Decision
 from common.messages import (
@@ -67,7 +68,7 @@ REFUND: Final = RefundPayment(order_id=ID, reason=DECLINED)
 
 def because(message: Message, reason: Reason) -> Message:
     """The same message for another reason."""
-    return message.model_copy(update={"reason": reason})
+    return replace(message, reason=reason)
 
 
 @dataclass(frozen=True)

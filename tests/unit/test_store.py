@@ -7,14 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from threading import Barrier
 from typing import Final
 
 import pytest
+from msgspec import Struct
 from sqlalchemy import Connection, select
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from common.domain.inventory import Inventory, Reservation, ReservationStatus, Stock
 from common.envelope import Outgoing
@@ -22,9 +22,18 @@ from common.messages import Reason, ReleaseInventory, ReserveInventory, Step
 from common.services import INVENTORY, ORDER, RESERVATIONS, STOCK
 from common.services import fill_stock as fill_stock_once
 from common.store.database import Database
-from common.store.journal import add_to_outbox, claim_key, unsent
+from common.store.journal import (
+    add_to_outbox,
+    backlog,
+    claim_key,
+    first_seen,
+    forget_received,
+    forget_sent,
+    unsent,
+)
 from common.store.rows import LoadedRows, RowTable
 from common.store.schema import IDEMPOTENCY
+from common.store.statements import Statement
 from orchestrated.orchestrator import SAGAS
 from orchestrated.saga import OrderSaga, SagaState
 from tests.databases import Databases
@@ -328,7 +337,96 @@ def test_the_outbox_keeps_its_order(database: Database) -> None:
     with database.write() as transaction:
         add_to_outbox(transaction, records)
     with database.read() as connection:
-        assert unsent(connection, [0]) == records
+        assert unsent(connection, [0], 0, 1) == records
+        assert unsent(connection, [0], records[-1].parcel, 1) == []
+
+
+def told(name: str, partition: int) -> Outgoing:
+    """A record for the outbox, with whatever a stranger's may be made of."""
+    return Outgoing(
+        name, "topic", partition, None, b"\x00\xff", (("a", b""), ("a", b"\xff"), ("\u00e4", b"b"))
+    )
+
+
+def test_the_outbox_is_read_in_whole_parcels(database: Database) -> None:
+    """What one transaction tells on one partition stays together, and is found by its partition."""
+    parcels: list[list[Outgoing]] = []
+    for number in range(5):
+        even, odd, more = told(f"{number}a", 0), told(f"{number}b", 1), told(f"{number}c", 0)
+        with database.write() as transaction:
+            add_to_outbox(transaction, [even, odd, more])
+        assert even.parcel == more.parcel != odd.parcel
+        parcels += [[even, more], [odd]]
+    with database.read() as connection:
+        assert unsent(connection, [0, 1], 0, 10) == [record for parcel in parcels for record in parcel]
+        assert unsent(connection, [1], 0, 3) == [parcel[0] for parcel in parcels[1:6:2]]
+        assert unsent(connection, [1], parcels[5][-1].parcel, 3) == [parcel[0] for parcel in parcels[7::2]]
+        assert unsent(connection, [0], parcels[3][-1].parcel, 1) == parcels[4]
+        assert unsent(connection, [2], 0, 10) == unsent(connection, [], 0, 10) == []
+
+
+def test_a_parcel_is_forgotten_as_a_whole(database: Database) -> None:
+    """What is acknowledged is dropped, or already left out when what waits is counted; the rest stays."""
+    first, second = [told("a", 0), told("b", 1), told("c", 0)], [told("d", 0)]
+    with database.write() as transaction:
+        add_to_outbox(transaction, first)
+        add_to_outbox(transaction, second)
+    sent = first[0].parcel
+    with database.read() as connection:
+        assert (backlog(connection, []), backlog(connection, [sent])) == (4, 2)
+    with database.write() as transaction:
+        forget_sent(transaction, {sent})
+    with database.write() as transaction:
+        forget_sent(transaction, {sent})
+        forget_sent(transaction, set())
+        assert unsent(transaction, [0, 1], 0, 10) == [first[1], second[0]]
+        assert (backlog(transaction, []), backlog(transaction, [sent])) == (2, 2)
+
+
+def test_the_number_of_a_parcel_is_never_given_twice(database: Database) -> None:
+    """A parcel that is forgotten late can't be mistaken for a newer one."""
+    numbers = []
+    for _ in range(3):
+        record = told("a", 0)
+        with database.write() as transaction:
+            add_to_outbox(transaction, [record])
+        with database.write() as transaction:
+            forget_sent(transaction, [record.parcel])
+        numbers.append(record.parcel)
+    assert len(set(numbers)) == 3
+    assert sorted(numbers) == numbers
+
+
+def test_a_statement_takes_any_number_of_elements(database: Database) -> None:
+    """After a long outage there may be more of them than a statement of the database has variables."""
+    names = [f"id-{number:05}" for number in range(70_000)]
+    with database.write() as transaction:
+        fill_stock(transaction, {names[0]: 1, names[-1]: 2})
+        assert first_seen(transaction, names, AT) == set(names)
+        assert first_seen(transaction, [*names, "another"], AT) == {"another"}
+        forget_received(transaction, names)
+        assert first_seen(transaction, [*names, "another"], AT) == set(names)
+        rows = LoadedRows(STOCK)
+        rows.load(transaction, names)
+        assert [rows.get(name) for name in names[:2]] == [Stock(names[0], 1), None]
+        assert rows.get(names[-1]) == Stock(names[-1], 2)
+        for name in names:
+            rows.drop(name)
+        rows.save(transaction, AT)
+        assert available(transaction) == 0
+
+
+def test_an_error_of_a_plain_statement_is_one_of_sqlalchemy(database: Database) -> None:
+    """Whoever waits out a database's troubles, or adds what is there already, knows it by that."""
+    with database.write() as transaction:
+        fill_stock(transaction, {"laptop": 5})
+    with pytest.raises(IntegrityError), database.write() as transaction:
+        fill_stock(transaction, {"phone": 1, "laptop": 5})
+    with pytest.raises(DBAPIError), database.write() as transaction:
+        Statement("SELECT nothing FROM nowhere").run(transaction)
+    with database.write() as transaction:
+        assert available(transaction) == 5
+        take_one(transaction)
 
 
 @pytest.mark.parametrize(
@@ -350,8 +448,7 @@ def test_sqlite_can_be_set_up_to_survive_a_process_only(url: str) -> None:
     quick.close()
 
 
-@dataclass(frozen=True)
-class Parcel:
+class Parcel(Struct, frozen=True, array_like=True):
     """A row with every kind of column."""
 
     number: str
@@ -361,7 +458,7 @@ class Parcel:
     stops: tuple[str, ...]
 
 
-def test_a_table_is_derived_from_its_dataclass() -> None:
+def test_a_table_is_derived_from_its_struct() -> None:
     """The first field is the key, the others follow in their order, and two time stamps are added."""
     parcels = RowTable(Parcel, "parcels")
     assert parcels.table.columns.keys() == [
@@ -375,5 +472,13 @@ def test_a_table_is_derived_from_its_dataclass() -> None:
     ]
     assert [column.name for column in parcels.table.primary_key] == ["number"]
     row = Parcel("1", 500, "fragile", None, ("Rome", "Oslo"))
-    assert parcels.row(parcels.values(row) | {"created_at": AT, "updated_at": AT}) == row
+    other = Parcel("2", 2**40, "", SagaState.COMPENSATING, ())
+    assert parcels.columns([row, other]) == [
+        ["1", 500, "fragile", None, '["Rome","Oslo"]'],
+        ["2", 2**40, "", "COMPENSATING", "[]"],
+    ]
+    assert parcels.rows(parcels.columns([row, other])) == [row, other]
+    assert parcels.rows([["1", 500, "fragile", None, ["Rome", "Oslo"]]]) == [row]
+    assert parcels.rows([]) == []
+    assert parcels.columns([]) == []
     STOCK.table.metadata.remove(parcels.table)

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 import pytest
+from msgspec.structs import asdict
 
 import choreographed
 import orchestrated
@@ -70,7 +71,7 @@ def complete_order(event: OrderCompleted) -> CompleteOrder:
 
 def start_saga(event: OrderCreated) -> SagaStarted:
     """Tell a command in place of a fact."""
-    return SagaStarted(**event.model_dump())
+    return SagaStarted(**asdict(event))
 
 
 def mode_with(service: Wiring) -> Mode:
