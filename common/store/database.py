@@ -12,15 +12,17 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Table, create_engine, event, make_url
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.engine import Engine, ExceptionContext
 from sqlalchemy.exc import InvalidatePoolError, SQLAlchemyError
+from sqlalchemy.schema import CreateIndex, CreateTable, DDLElement
 
 from common.store.postgresql import (
     READING,
@@ -118,7 +120,21 @@ class Database:
         with self.write_alone() as connection:
             if schema is not None:
                 create_schema(connection, schema)
-            METADATA.create_all(connection, tables=self.tables)
+            if self._is_sqlite:
+                for statement in _definitions(self.tables):
+                    execute(connection, statement)
+            else:
+                # Where a table is there already, this asks for no right to create it.
+                METADATA.create_all(connection, tables=self.tables)
+
+
+@cache
+def _definitions(tables: tuple[Table, ...]) -> list[str]:
+    """The SQL that makes tables where they are missing; a replay does so for each of its services."""
+    dialect = sqlite.dialect()
+    made: list[DDLElement] = [CreateTable(table, if_not_exists=True) for table in tables]
+    made += [CreateIndex(index, if_not_exists=True) for table in tables for index in table.indexes]
+    return [str(one.compile(dialect=dialect)) for one in made]
 
 
 def _sqlite_engine(url: URL, synchronous: Synchronous) -> Engine:
