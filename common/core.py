@@ -168,6 +168,17 @@ class Core:
         self._acknowledged.clear()
         return outgoing
 
+    @contextmanager
+    def uncounted_if_failed(self, before: Counter[str] | None = None) -> Iterator[None]:
+        """Have what was counted `before` be all that was, if the block fails: it is then rolled back."""
+        known = self.counts.copy() if before is None else before
+        try:
+            yield
+        except BaseException:
+            self.counts.clear()
+            self.counts.update(known)
+            raise
+
     def passing(self, boundary: Boundary) -> None:
         """Tell the probe how far the last batch has come."""
         if self._handled:
@@ -271,14 +282,9 @@ class Core:
     @contextmanager
     def _counting(self, before: Counter[str]) -> Iterator[Connection]:
         """A transaction that keeps what is counted from `before` on, or has it uncounted if it fails."""
-        try:
-            with self.database.write() as transaction:
-                yield transaction
-                self._write_down(transaction, before)
-        except BaseException:
-            self.counts.clear()
-            self.counts.update(before)
-            raise
+        with self.uncounted_if_failed(before), self.database.write() as transaction:
+            yield transaction
+            self._write_down(transaction, before)
 
     def _write_down(self, transaction: Connection, before: Counter[str]) -> None:
         more = {name: total - before[name] for name, total in self.counts.items() if total > before[name]}

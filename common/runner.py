@@ -29,7 +29,7 @@ from typing import Any, Final, NamedTuple, TypeVar
 from aiokafka import TopicPartition
 from aiokafka.errors import KafkaError
 from sqlalchemy import Connection
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import InterfaceError, OperationalError, SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as DatabaseTimeout
 
 from common.broker import ensure_topics, partition_of
@@ -59,6 +59,8 @@ _STOP_LIMIT_S: Final = 0.8
 _REBALANCE_LIMIT_S: Final = 10.0
 _SHORTEST_POLL_S: Final = 0.01
 _CLEAN_UP_EVERY_S: Final = 60.0
+_OF_THE_DATABASE: Final = (OperationalError, InterfaceError, DatabaseTimeout)
+"""Errors that are no single request's: another try for each would only take as many times as long."""
 
 
 Work = Callable[[Connection], Sequence[Message]]
@@ -232,14 +234,14 @@ class Runner:
                 raise
 
     def _take(self, requests: list[_Request], loop: asyncio.AbstractEventLoop) -> None:
-        """Take requests in one transaction, or, if one of them fails, each in one of its own."""
+        """Take requests in one transaction, or, if one of them makes it fail, each in one of its own."""
         error: Exception | None = None
         outgoing: list[Outgoing] = []
         try:
             outgoing = self._take_together(requests)
         except Exception as failure:  # noqa: BLE001 - whatever it is, whoever waits for it is told
             error = failure
-        if error is not None and len(requests) > 1:
+        if error is not None and not isinstance(error, _OF_THE_DATABASE) and len(requests) > 1:
             for request in requests:
                 self._take([request], loop)
             return
@@ -248,7 +250,7 @@ class Runner:
         loop.call_soon_threadsafe(self._taken, requests, outgoing, error)
 
     def _take_together(self, requests: list[_Request]) -> list[Outgoing]:
-        with self.core.database.write() as transaction:
+        with self.core.uncounted_if_failed(), self.core.database.write() as transaction:
             commands = [command for request in requests for command in request.work(transaction)]
             placed = [(one, partition_of(one.order_id.encode(), self.link.partitions)) for one in commands]
             return self.core.submit(transaction, placed, self._clock())

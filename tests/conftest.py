@@ -1,10 +1,13 @@
 """Brokers and databases for the tests."""
 
 import os
+import struct
 from collections.abc import AsyncIterator, Iterator
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import pytest
+from aiokafka.producer.message_accumulator import BatchBuilder
+from aiokafka.record.util import calc_crc32c
 
 from common.embedded import EmbeddedBroker, embedded_broker
 from tests.databases import SQLITE, Databases, PostgresSchemas
@@ -73,6 +76,22 @@ def databases(request: pytest.FixtureRequest) -> Databases:
         return SQLITE
     server = cast("PostgresServer", request.getfixturevalue("postgres_server"))
     return PostgresSchemas(server.url)
+
+
+@pytest.fixture
+def odd_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a producer send headers whose names aren't UTF-8, as other clients can: those called ODD_NAME."""
+    build = BatchBuilder._build
+
+    def spoil(builder: Any) -> bytearray:  # noqa: ANN401 - aiokafka is untyped
+        batch = bytearray(build(builder))
+        if (at := batch.find(b"ODD_NAME")) >= 0:
+            batch[at : at + 2] = b"\xff\xfe"
+            # The checksum is of all behind it, which begins with the batch's attributes.
+            struct.pack_into(">I", batch, 17, calc_crc32c(bytes(batch[21:])))
+        return batch
+
+    monkeypatch.setattr(BatchBuilder, "_build", spoil)
 
 
 def _cannot_run(text: str) -> NoReturn:

@@ -41,6 +41,7 @@ PURE: Final = {
     "common.messages",
     "dataclasses",
     "enum",
+    "msgspec",
     "typing",
 }
 """What the domain may import: nothing that knows a clock, a socket, a file or a random number."""

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import struct
 from pathlib import Path
-from typing import Any
 
 import pytest
-from aiokafka.producer.message_accumulator import BatchBuilder
-from aiokafka.record.util import calc_crc32c
 
 import choreographed
 from common.domain.order import OrderStatus
@@ -18,22 +14,6 @@ from tests.pump import place_order
 from tests.running import PARTITIONS, asking, ended, running_mode, until
 
 pytestmark = pytest.mark.live
-
-
-@pytest.fixture
-def odd_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a producer send headers whose names aren't UTF-8, as other clients can: those called ODD_NAME."""
-    build = BatchBuilder._build
-
-    def spoil(builder: Any) -> bytearray:  # noqa: ANN401 - aiokafka is untyped
-        batch = bytearray(build(builder))
-        if (at := batch.find(b"ODD_NAME")) >= 0:
-            batch[at : at + 2] = b"\xff\xfe"
-            # The checksum is of all behind it, which begins with the batch's attributes.
-            struct.pack_into(">I", batch, 17, calc_crc32c(bytes(batch[21:])))
-        return batch
-
-    monkeypatch.setattr(BatchBuilder, "_build", spoil)
 
 
 @pytest.mark.usefixtures("odd_names")

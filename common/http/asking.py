@@ -58,6 +58,7 @@ class _Wish:
         Raises:
             ProblemError: there is no such order.
         """
+        self.taken = False  # an earlier try of this was rolled back, if there was one
         found = transaction.execute(_LOCK, {"order_id": self.command.order_id}).first()
         if found is None:
             raise ProblemError(HTTPStatus.NOT_FOUND, "There is no such order here.")
@@ -85,6 +86,7 @@ class Asking:
 
         Raises:
             ProblemError: there is no such order, or it can't be cancelled (any more).
+            OverloadedError: too much waits for the broker; nothing is asked for.
             SQLAlchemyError: the database can't be used; nothing is asked for.
         """
         wish = _Wish(CancelOrder(order_id=order_id), OrderStatus.PENDING)
@@ -98,6 +100,7 @@ class Asking:
 
         Raises:
             ProblemError: there is no such order, or no undo of it has failed for good.
+            OverloadedError: too much waits for the broker; nothing is asked for.
             SQLAlchemyError: the database can't be used; nothing is asked for.
         """
         wish = _Wish(RetryCompensation(order_id=order_id), OrderStatus.COMPENSATION_FAILED)

@@ -23,13 +23,14 @@ from hashlib import sha256
 from http import HTTPStatus
 from typing import Any, Final
 
-from msgspec.structs import asdict, replace
+from msgspec.structs import asdict
 from sqlalchemy import Connection, event, select, update
 from sqlalchemy.exc import SQLAlchemyError
 from uuid_utils import uuid7
 
 from common.domain.order import ENDS, OrderStatus
 from common.envelope import timestamp
+from common.errors import OverloadedError
 from common.http.new_order import NewOrder
 from common.http.problems import ProblemError
 from common.http.views import view
@@ -63,8 +64,10 @@ class _Placement:
     command: PlaceOrder
     key: str | None
     waits: bool
-    replayed: bool = False
-    answered: HTTPStatus = HTTPStatus.ACCEPTED
+    order_id: str = field(init=False)
+    """Of the order to tell: an earlier one, if that was placed under the same key."""
+    replayed: bool = field(init=False)
+    answered: HTTPStatus = field(init=False)
     row: Mapping[str, Any] = field(init=False)
 
     def settle(self, transaction: Connection) -> Sequence[PlaceOrder]:
@@ -73,6 +76,8 @@ class _Placement:
         Raises:
             ProblemError: the key was used for another order.
         """
+        # An earlier try of this was rolled back, if there was one.
+        self.order_id, self.replayed, self.answered = self.command.order_id, False, HTTPStatus.ACCEPTED
         if self.key is not None and not self._claim(transaction, self.key):
             earlier = transaction.execute(select(IDEMPOTENCY).where(IDEMPOTENCY.c.key == self.key)).one()
             self._repeat(transaction, earlier)
@@ -107,7 +112,7 @@ class _Placement:
             detail = "This Idempotency-Key was used for another order: use a new one, or send the same again."
             raise ProblemError(HTTPStatus.UNPROCESSABLE_ENTITY, detail, _REUSED)
         self.replayed = True
-        self.command = replace(self.command, order_id=earlier.order_id)
+        self.order_id = earlier.order_id
         if not self._record(transaction, HTTPStatus.ACCEPTED):
             self.answered = HTTPStatus(earlier.answered)
         self._read(transaction)
@@ -118,7 +123,7 @@ class _Placement:
         return done.rowcount == 1
 
     def _read(self, transaction: Connection) -> None:
-        self.row = transaction.execute(FIND_ORDER, {"order_id": self.command.order_id}).one()._asdict()
+        self.row = transaction.execute(FIND_ORDER, {"order_id": self.order_id}).one()._asdict()
 
 
 class Placing:
@@ -133,6 +138,7 @@ class Placing:
 
         Raises:
             ProblemError: the key was used for another order.
+            OverloadedError: too much waits for the broker; the order was not placed.
             SQLAlchemyError: the database can't be used; the order was not placed.
         """
         placement = _Placement(new.command(str(uuid7())), key, waits=wait_s > 0)
@@ -145,7 +151,7 @@ class Placing:
 
     async def _wait_for_end(self, placement: _Placement, wait_s: int) -> None:
         """Make the order's end the answer if it comes in time."""
-        row = await self._waiting.until(placement.command.order_id, ENDS, wait_s)
+        row = await self._waiting.until(placement.order_id, ENDS, wait_s)
         if row is None:
             return
         placement.row = row
@@ -154,7 +160,7 @@ class Placing:
             return
         try:
             await self._runner.submit(placement.answer_with_end)
-        except SQLAlchemyError as error:
+        except (OverloadedError, SQLAlchemyError) as error:
             placement.answered = HTTPStatus.ACCEPTED
             log.warning(
                 "An order's end is not told, for it can't be recorded as the answer: %s", short(error)
