@@ -14,13 +14,19 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help compare soak orchestrated choreographed test cover lint format lock clean gone
+.PHONY: help compare bench soak peers orchestrated choreographed test cover lint format lock clean gone
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
 
 compare: $(VENV)/.run ## run the scenarios in both modes and compare them; ARGS="run happy-path" runs one
 	@exec $(BIN)/python -m compare $(or $(ARGS),run)
+
+bench: $(VENV)/.run ## measure both modes and their limit; ARGS=--quick ends within a minute
+	@exec $(BIN)/python -m compare bench $(ARGS)
+
+peers: $(VENV)/.peers ## install the frameworks that `bench` can measure beside the modes, see docs/peers.md
+	@$(BIN)/python -m compare.peers
 
 soak: $(VENV)/.run ## thousands of orders while services are killed; ARGS="--orders 400" for fewer of them
 	@exec $(BIN)/python -m compare soak $(ARGS)
@@ -65,6 +71,7 @@ lock: .venv-lock/.uv ## pin the dependencies anew in requirements/; ARGS=--upgra
 	$(COMPILE) $(ARGS) pyproject.toml -o requirements/run.txt
 	$(COMPILE) $(ARGS) pyproject.toml --group dev -c requirements/run.txt -o requirements/dev.txt
 	$(COMPILE) $(ARGS) --group build -c requirements/dev.txt -o requirements/build.txt
+	$(COMPILE) $(ARGS) pyproject.toml --extra peers -c requirements/dev.txt -o requirements/peers.txt
 
 clean: ## remove what was installed and what tools left
 	@rm -rf .venv .venv-* build dist .coverage .coverage.* htmlcov .hypothesis .schemathesis
@@ -109,6 +116,12 @@ $(VENV)/.run: $(GONE) requirements/run.txt requirements/build.txt pyproject.toml
 # requirements/dev.txt holds all of the other two, at the same versions.
 $(VENV)/.dev: $(GONE) requirements/dev.txt pyproject.toml
 	$(call install,requirements/dev.txt,$@ $(VENV)/.run)
+
+# requirements/peers.txt, likewise, holds all of requirements/run.txt.
+$(VENV)/.peers: $(VENV)/.run requirements/peers.txt
+	@echo 'Installing the peers into $(VENV) (once)'
+	@$(BIN)/pip install --quiet --require-hashes -r requirements/peers.txt
+	@touch $@
 
 .venv-lock/.uv: Makefile
 	@$(PYTHON) -m venv --clear .venv-lock
