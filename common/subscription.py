@@ -31,7 +31,7 @@ _PICK_MS: Final = 500
 _GATHER_MS: Final = 10
 _BUSY: Final = 64
 """Records in one fetch; where there are so many, the next are not far behind."""
-_POSITION_LIMIT_S: Final = 0.05
+_POSITION_LIMIT_S: Final = 0.005
 _ANSWER_LIMIT_S: Final = 1.0
 _COMMIT_EVERY_S: Final = 0.5
 _STOP_LIMIT_S: Final = 3.0

@@ -40,9 +40,10 @@ class Observer:
         self._where = [
             TopicPartition(topic, partition) for topic in topics for partition in range(partitions)
         ]
-        self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=bootstrap_servers, **consumer_options(fetch_max_wait_ms=_FETCH_MAX_WAIT_MS)
-        )
+        options = consumer_options(fetch_max_wait_ms=_FETCH_MAX_WAIT_MS)
+        self._consumer = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, **options)
+        # A connection of its own: a broker answers in turn, and would hold a question behind an empty fetch.
+        self._asking = AIOKafkaConsumer(bootstrap_servers=bootstrap_servers, **options)
         self.ends: dict[str, list[str]] = {}
         """By order id: the types of the events that told of its end, as they came."""
         self._progress = asyncio.Event()
@@ -67,8 +68,10 @@ class Observer:
         """Connect and begin to read."""
         try:
             with _reading():
-                await self._consumer.start()
-                self._consumer.assign(self._where)
+                await asyncio.gather(self._consumer.start(), self._asking.start())
+                for consumer in (self._consumer, self._asking):
+                    consumer.assign(self._where)
+                self._asking.pause(*self._where)
                 for where, offset in (await self._consumer.beginning_offsets(self._where)).items():
                     self._consumer.seek(where, offset)
                     self._read[where] = offset
@@ -80,7 +83,7 @@ class Observer:
     async def end_offsets(self) -> dict[TopicPartition, int]:
         """How far each partition goes at this moment."""
         with _reading():
-            ends: dict[TopicPartition, int] = await self._consumer.end_offsets(self._where)
+            ends: dict[TopicPartition, int] = await self._asking.end_offsets(self._where)
         return ends
 
     def has_read(self, ends: Mapping[TopicPartition, int]) -> bool:
@@ -104,7 +107,7 @@ class Observer:
                 await self._task
         try:
             async with asyncio.timeout(_STOP_LIMIT_S):
-                await stop_consumer(self._consumer)
+                await asyncio.gather(stop_consumer(self._consumer), stop_consumer(self._asking))
         except TimeoutError:
             log.warning("The observer gave up disconnecting.")
 
