@@ -1,0 +1,274 @@
+"""`python -m compare bench`: its arguments, and what becomes of them."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from time import monotonic
+from typing import Final, get_args
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+
+from common.command_line import Parser
+from common.errors import ConfigurationError
+from common.settings import Settings, is_address, load_settings
+from compare.bench.campaign import measure
+from compare.bench.choice import Choice
+from compare.bench.document import BenchDocument, Peer, Run
+from compare.bench.environment import machine, versions
+from compare.bench.figures import figures
+from compare.bench.plot import check_plotting, plot
+from compare.bench.report import BenchReport, verdict_of_runs
+from compare.bench.spec import Durability
+from compare.checks import Verdict
+from compare.lab import EMBEDDED, MODES
+from compare.peers import PEERS
+
+_MOST: Final = 10_000_000
+
+
+def add_bench(commands: argparse._SubParsersAction[Parser], code_of: Callable[[Verdict], int]) -> None:
+    """Add the command."""
+    bench = commands.add_parser(
+        "bench",
+        help="measure both modes, and the raw relay that is their limit, under the same load",
+        description="Both modes and, for each, a raw relay that moves the same records over the same topics "
+        "without a database or logic, take turns several times over. Each measurement is a process of its "
+        "own: a closed loop (so many orders under way), one order at a time, and open loops (so many orders "
+        "per second, whatever becomes of them). In the end every order is judged; what fails has no figure.",
+        epilog="DATABASE_URL has the services' data in PostgreSQL; other settings by environment variable "
+        "count, too. Exit codes: 0 valid, 1 invalid, 2 unknown, 64 usage, 130 interrupted.",
+    )
+    _add_load(bench)
+    _add_surroundings(bench)
+    bench.add_argument(
+        "--repeats", metavar="N", type=_number, help="(default: 6, the least for 95 %%; 3 if quick)"
+    )
+    bench.add_argument("--quick", action="store_true", help="end within a minute: smaller, fewer, less sure")
+    bench.add_argument(
+        "--scaling",
+        action="store_true",
+        help="the cost of a saga over a hundredth, a tenth and all of --orders (default: 100000), and on a "
+        "broker that is not embedded with 1, 2 and 3 instances of each service, in place of the loads above",
+    )
+    bench.add_argument(
+        "--peers", metavar="NAME[,...]", nargs="?", const="", type=_peers,
+        help=f"other frameworks beside the modes, all that are installed or these: {', '.join(PEERS)}",
+    )  # fmt: skip
+    bench.add_argument(
+        "--json", metavar="FILE", help="write everything as JSON to FILE, - for standard output"
+    )
+    bench.add_argument("--plot", metavar="FILE", help="draw the figures into FILE (.png, .svg, .pdf)")
+    bench.set_defaults(do=lambda arguments: code_of(run(arguments)), meant="measured")
+
+
+def _add_load(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument("--mode", choices=["both", *MODES], default="both", help="one mode only")
+    bench.add_argument(
+        "--orders",
+        metavar="N",
+        type=_number,
+        help="in the closed loop, at most (default: 4000; 800 if quick)",
+    )
+    bench.add_argument(
+        "--seconds",
+        metavar="S",
+        type=_positive,
+        help="of placing orders in each phase (default: 10; 1.5 if quick)",
+    )
+    bench.add_argument(
+        "--concurrency", metavar="N", type=_number, default=200, help="orders under way (default: 200)"
+    )
+    bench.add_argument(
+        "--rates", metavar="R[,...]", type=_rates,
+        help="orders per second in the open loops (default: 100,300,1000, as far as they are below 90 %% of "
+        "what the closed loop sustained; 200 if quick)",
+    )  # fmt: skip
+    bench.add_argument(
+        "--declined", metavar="SHARE", type=_share, default=0.2,
+        help="share of the orders whose payment is declined, so that they are compensated (default: 0.2)",
+    )  # fmt: skip
+    bench.add_argument(
+        "--items", metavar="N", type=_number, default=100,
+        help="that the orders are spread over; with 1, all contend for one row (default: 100)",
+    )  # fmt: skip
+
+
+def _add_surroundings(bench: argparse.ArgumentParser) -> None:
+    bench.add_argument(
+        "--broker", metavar=f"{EMBEDDED}|HOST:PORT[,...]", type=_broker,
+        help="(default: KAFKA_BOOTSTRAP_SERVERS, else embedded)",
+    )  # fmt: skip
+    bench.add_argument(
+        "--partitions", metavar="N", type=_number, help="of each topic (default: TOPIC_PARTITIONS)"
+    )
+    bench.add_argument(
+        "--processes", action="store_true", help="each service in a process of its own (default: all in one)"
+    )
+    bench.add_argument(
+        "--instances", metavar="N", type=_number, default=1,
+        help="of each service, in processes of their own; several need another broker than the embedded one",
+    )  # fmt: skip
+    bench.add_argument(
+        "--durability", choices=get_args(Durability), default="FULL",
+        help="FULL: a commit survives a power cut; NORMAL: the last ones may not, but nothing is torn "
+        "(SQLite: synchronous; PostgreSQL: synchronous_commit) (default: FULL)",
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> Verdict:
+    """Measure, print what came of it, and return the verdict.
+
+    Raises:
+        ConfigurationError: the arguments don't fit each other, or this machine.
+        BrokerError: the broker can't be used.
+    """
+    settings = load_settings()
+    for option in ("json", "plot"):
+        _check_writable(option, getattr(arguments, option))
+    if arguments.plot is not None:
+        check_plotting(arguments.plot)
+    chosen = Choice(arguments, settings)
+    console = Console(stderr=arguments.json == "-", highlight=False, markup=False, emoji=False)
+    for note in chosen.notes:
+        console.print(note)
+    began, begun = monotonic(), datetime.now(UTC)
+    at_first = machine()
+    runs: list[Run] = []
+    asyncio.run(_measure(chosen, settings, runs))
+    document = BenchDocument(
+        begun=begun.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        seconds=round(monotonic() - began, 1),
+        command=shlex.join(["python", "-m", "compare", *sys.argv[1:]]),
+        machine=at_first,
+        versions=versions(),
+        settings=chosen.used(),
+        peers=tuple(map(_described, chosen.peers)),
+        verdict=verdict_of_runs(runs).value,
+        figures=figures(runs),
+        runs=tuple(runs),
+    )
+    BenchReport(console).document(document)
+    if arguments.plot is not None:
+        plot(document, Path(arguments.plot))
+    if arguments.json is not None:
+        _write(document, arguments.json)
+    return Verdict(document.verdict)
+
+
+async def _measure(chosen: Choice, settings: Settings, runs: list[Run]) -> None:
+    with _progress() as progress:
+        task = progress.add_task("starting")
+
+        def told(subject: str, repeat: int, phase: str, ended: int, orders: int) -> None:
+            progress.update(task, description=f"{repeat}: {subject}, {phase}", completed=ended, total=orders)
+
+        for plan in chosen.plans:
+            await measure(plan, settings, told, runs.append)
+
+
+def _progress() -> Progress:
+    """A bar on standard error, out of the report's way; nothing where that is no terminal."""
+    console = Console(stderr=True)
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+
+
+def _described(name: str) -> Peer:
+    peer = PEERS[name]
+    return Peer(
+        name=name,
+        title=peer.title,
+        versions=peer.versions(),
+        guarantees=asdict(peer.guarantees),
+        settings=dict(peer.settings),
+    )
+
+
+def _write(document: BenchDocument, target: str) -> None:
+    text = document.model_dump_json(indent=2) + "\n"
+    if target == "-":
+        sys.stdout.write(text)
+        return
+    Path(target).write_text(text, encoding="utf-8")
+
+
+def _check_writable(option: str, target: str | None) -> None:
+    """Say before the run, not after it, that its result can't be kept."""
+    if target is None or (target == "-" and option == "json"):
+        return
+    try:
+        Path(target).open("a", encoding="utf-8").close()
+    except OSError as error:
+        message = f"--{option} {target}: can't be written: {error.strerror}."
+        raise ConfigurationError(message) from error
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
+        message = f"{text!r} is no number from 1 to {_MOST}"
+        raise argparse.ArgumentTypeError(message)
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value <= _MOST:
+        message = f"{text!r} is no number above 0"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+def _rates(text: str) -> tuple[float, ...]:
+    return tuple(sorted({_positive(part) for part in text.split(",")}))
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        message = f"{text!r} is no share from 0 to 1"
+        raise argparse.ArgumentTypeError(message)
+    return value
+
+
+def _peers(text: str) -> tuple[str, ...]:
+    names = tuple(filter(None, text.split(",")))
+    if unknown := [name for name in names if name not in PEERS]:
+        message = f"there is no peer {unknown[0]!r}; there are {', '.join(PEERS)}"
+        raise argparse.ArgumentTypeError(message)
+    return names
+
+
+def _broker(text: str) -> str:
+    if text != EMBEDDED and not all(map(is_address, text.split(","))):
+        message = f"{text!r} is neither `{EMBEDDED}` nor HOST:PORT[,HOST:PORT...]"
+        raise argparse.ArgumentTypeError(message)
+    return text
