@@ -28,9 +28,12 @@ Batch = dict[TopicPartition, list[Any]]
 
 _POLL_S: Final = 0.25
 _PICK_MS: Final = 500
-_GATHER_MS: Final = 10
-_BUSY: Final = 64
-"""Records in one fetch; where there are so many, the next are not far behind."""
+_GATHER_S: Final = 0.01
+_COLLECT_S: Final = 0.01
+_MANY: Final = 64
+"""Records in one fetch: the next are not far behind."""
+_CLOSELY_S: Final = 0.004
+"""Less than a lone order takes: the next one, which waits for its end, isn't to be taken for a crowd."""
 _POSITION_LIMIT_S: Final = 0.005
 _ANSWER_LIMIT_S: Final = 1.0
 _COMMIT_EVERY_S: Final = 0.5
@@ -92,6 +95,10 @@ class Subscription:
         self._next_commit = 0.0
         self._next_sweep = 0.0
         self._doubtful = False
+        self._heard = {name.encode() for name in wiring.reaction_to}
+        self._latest: set[bytes | None] = set()
+        """The keys of what came last."""
+        self._crowded_until = 0.0
 
     async def start(self) -> None:
         """Connect with a fresh consumer: one whose start failed can't be used again (aio-libs/aiokafka#759).
@@ -158,23 +165,25 @@ class Subscription:
         return {where: records for where, records in batch.items() if where in ours}
 
     async def _gather(self, consumer: AIOKafkaConsumer, longest_s: float) -> Batch:
-        """Wait for records, and then fetch what else is there.
+        """Wait for records, and then fetch what else is there, or will be in a moment.
 
         A fetch brings what there was when it was asked for, and from the embedded broker no more than one set
         of records for each partition; and what one transaction tells is one set. So without this, small
-        batches would beget small batches, however much there is to do.
+        batches would beget small batches, however much there is to do. Where the records of several orders
+        come soon after one another, those of the next milliseconds are waited for; a lone order never waits.
         """
         gathered: Batch = {}
-        timeout_ms, room = int(1000 * longest_s), self._link.max_poll_records
+        timeout_s, room, until = longest_s, self._link.max_poll_records, 0.0
         try:
-            while batch := await consumer.getmany(timeout_ms=timeout_ms, max_records=room):
+            while batch := await consumer.getmany(timeout_ms=int(1000 * timeout_s), max_records=room):
+                if not gathered and self._is_crowded(batch):
+                    until = monotonic() + _COLLECT_S
                 for where, records in batch.items():
                     gathered.setdefault(where, []).extend(records)
-                count = sum(map(len, batch.values()))
-                room -= count
-                if room <= 0 or (count < _BUSY and not _is_behind(consumer, gathered)):
+                room -= sum(map(len, batch.values()))
+                timeout_s = _GATHER_S if _is_behind(consumer, gathered) else until - monotonic()
+                if room <= 0 or timeout_s <= 0:
                     break
-                timeout_ms = _GATHER_MS
         except BaseException:
             # The client has passed over what is gathered, and nobody will get it: so it is fetched again.
             for where, records in gathered.items():
@@ -182,6 +191,21 @@ class Subscription:
                     consumer.seek(where, records[0].offset)
             raise
         return gathered
+
+    def _is_crowded(self, batch: Batch) -> bool:
+        """Whether these records, as far as they are our business, follow closely on those of other orders."""
+        if sum(map(len, batch.values())) >= _MANY:
+            return True
+        keys = {record.key for records in batch.values() for record in records if self._is_ours(record)}
+        if not keys:
+            return False
+        now = monotonic()
+        crowded = now < self._crowded_until and not keys <= self._latest
+        self._latest, self._crowded_until = keys, now + _CLOSELY_S
+        return crowded
+
+    def _is_ours(self, record: Any) -> bool:  # noqa: ANN401 - aiokafka is untyped
+        return any(name == "ce_type" and value in self._heard for name, value in record.headers)
 
     async def done(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Note that all up to these offsets is done; they are committed now or a moment later.
