@@ -189,9 +189,9 @@ class Batch:
         if was != now_is:
             self._changes.append(Change(command.order_id, because.id, was, now_is, self._at))
         if self._wiring.deadlines and (after != before or isinstance(command, Overdue)):
-            self._arm(command, because, now_is)
+            self._arm(command, because, was, now_is)
 
-    def _arm(self, command: Message, because: Cause, status: str) -> None:
+    def _arm(self, command: Message, because: Cause, was: str, status: str) -> None:
         """Set the deadline for what is waited for now, in place of the one before."""
         limit = self._service.limits.get(status)
         if limit is None:
@@ -214,7 +214,7 @@ class Batch:
         self._deadlines.put(deadline)
         if deadline.due_at is not None:
             self.due.append(deadline.due_at)
-        elif before is None or before.due_at is not None:
+        elif was != status:
             log.error("%s: order %s is %s, and waits for an operator", self._wiring, command.order_id, status)
 
     def _ignored(self, task: Task) -> None:

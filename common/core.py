@@ -49,6 +49,7 @@ from common.store.journal import (
     forget_keys,
     forget_received,
     forget_sent,
+    latest_parcel,
     take_retries,
     unsent,
 )
@@ -212,13 +213,20 @@ class Core:
                 forget_keys(transaction, timestamp(edge))
             return clean_up(transaction, timestamp(edge), first_id, _MOST_FORGOTTEN) == _MOST_FORGOTTEN
 
-    def unsent(self, partitions: Sequence[int], after: int = 0) -> list[Outgoing]:
+    def latest_parcel(self) -> int:
+        """The number of the latest parcel that is in the outbox at this moment."""
+        with self.database.read() as connection:
+            return latest_parcel(connection)
+
+    def unsent(self, partitions: Sequence[int], after: int = 0, until: int | None = None) -> list[Outgoing]:
         """Some of what an earlier run or owner of these partitions left unpublished, in its order.
 
-        What comes next is in parcels after the last one; nothing: that was all.
+        What comes next is in parcels after the last one; nothing: that was all, up to parcel `until`. Without
+        that, what is added meanwhile counts, too, and there may be no end of it.
         """
         with self.database.read() as connection:
-            return unsent(connection, partitions, after, _MOST_PARCELS, self._acknowledged)
+            end = latest_parcel(connection) if until is None else until
+            return unsent(connection, partitions, after, _MOST_PARCELS, until=end, without=self._acknowledged)
 
     def backlog(self) -> int:
         """How many records wait to be published."""
@@ -236,7 +244,6 @@ class Core:
         for name, value in record.headers:
             if name == "ce_type":
                 kind = value
-                break
         reaction = self._reactions.get(kind)
         if reaction is None and kind in _KNOWN:
             # By that header alone, so that what is not this service's business costs next to nothing.

@@ -60,8 +60,9 @@ _REBALANCE_LIMIT_S: Final = 10.0
 _SHORTEST_POLL_S: Final = 0.01
 _CLEAN_UP_EVERY_S: Final = 60.0
 _OF_THE_DATABASE: Final = (OperationalError, InterfaceError, DatabaseTimeout)
-"""Errors that are no single request's: another try for each would only take as many times as long."""
-
+"""Errors that another try at once would only wait for again."""
+_OF_ONE_LOCK: Final = frozenset({"40001", "40P01", "55P03", "57014"})
+"""PostgreSQL's SQLSTATEs of a conflict with another transaction: it is no matter of the whole database."""
 
 Work = Callable[[Connection], Sequence[Message]]
 """Makes the commands of a request, in the transaction that their effect will be part of."""
@@ -110,6 +111,7 @@ class Runner:
         self._publishing = asyncio.Lock()
         self._requests: deque[_Request] = deque()
         self._taking: asyncio.Task[None] | None = None
+        self._closed = False
         self._submitted: list[Outgoing] = []
         self._submission = asyncio.Event()
         self._due_behind: dict[TopicPartition, int] | None = None
@@ -157,8 +159,11 @@ class Runner:
             OverloadedError: too much waits to be published already.
             SQLAlchemyError: the database can't be used, or others have kept it busy for too long.
         """
-        if len(self._submitted) >= _MOST_UNPUBLISHED:
-            raise OverloadedError(f"{len(self._submitted)} records wait for the broker already")
+        if self._closed:
+            raise _closed(self.core)
+        waiting = len(self._submitted) + len(self._requests)
+        if waiting >= _MOST_UNPUBLISHED:
+            raise OverloadedError(f"{waiting} records wait for the broker already")
         request = _Request(work, asyncio.get_running_loop().create_future())
         self._requests.append(request)
         if self._taking is None or self._taking.done():
@@ -213,6 +218,7 @@ class Runner:
             await asyncio.wait({self._running})
             # Whoever wants to know can ask; asyncio need not complain of an error that nobody has seen.
             _ = self.failure
+        self._refuse_requests()
         if self._thread is not None:
             await asyncio.to_thread(self._thread.shutdown)
         self.core.database.close()
@@ -228,39 +234,87 @@ class Runner:
             together = [self._requests.popleft() for _ in range(min(len(self._requests), _MOST_TOGETHER))]
             try:
                 await self.in_thread(self._take, together, asyncio.get_running_loop())
-            except BaseException as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits is told
                 for request in together:
                     _tell(request, error)
-                raise
 
-    def _take(self, requests: list[_Request], loop: asyncio.AbstractEventLoop) -> None:
-        """Take requests in one transaction, or, if one of them makes it fail, each in one of its own."""
-        error: Exception | None = None
+    def _take(self, requests: Sequence[_Request], loop: asyncio.AbstractEventLoop) -> None:
+        """Take requests in one transaction; those that can't share it, each in one of its own."""
+        alone = self._take_together(requests, loop)
+        for index, request in enumerate(alone):
+            error = self._take_alone(request, loop)
+            if _is_of_the_database(error):
+                # It would only be waited for once more by each of the others.
+                loop.call_soon_threadsafe(self._taken, alone[index + 1 :], [], error)
+                return
+
+    def _take_together(
+        self, requests: Sequence[_Request], loop: asyncio.AbstractEventLoop
+    ) -> Sequence[_Request]:
+        """Take requests in one transaction, one after the other, and return those that have to be tried alone.
+
+        Each finds what those before it have done. One that fails is rolled back by itself.
+        """
+        taken: list[_Request] = []
+        alone: list[_Request] = []
+        refused: list[tuple[_Request, Exception]] = []
         outgoing: list[Outgoing] = []
         try:
-            outgoing = self._take_together(requests)
-        except Exception as failure:  # noqa: BLE001 - whatever it is, whoever waits for it is told
-            error = failure
-        if error is not None and not isinstance(error, _OF_THE_DATABASE) and len(requests) > 1:
-            for request in requests:
-                self._take([request], loop)
-            return
+            with self.core.uncounted_if_failed(), self.core.database.write() as transaction:
+                for request in requests:
+                    try:
+                        with self.core.uncounted_if_failed(), transaction.begin_nested():
+                            told = self._submit(transaction, request.work(transaction))
+                    except SQLAlchemyError as error:
+                        if _is_of_the_database(error):
+                            raise
+                        # Alone, it holds up nobody, and nobody's locks hold it up for long.
+                        alone.append(request)
+                    except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits for it is told
+                        refused.append((request, error))
+                    else:
+                        taken.append(request)
+                        outgoing += told
+        except Exception as error:  # noqa: BLE001 - as above
+            if not _is_of_the_database(error):
+                return requests
+            loop.call_soon_threadsafe(self._taken, requests, [], error)
+            return ()
         # From here, and not by whoever waits for this: that may have been cancelled, and what is committed
         # must go out.
-        loop.call_soon_threadsafe(self._taken, requests, outgoing, error)
+        loop.call_soon_threadsafe(self._taken, taken, outgoing, None)
+        for request, why in refused:
+            loop.call_soon_threadsafe(self._taken, [request], [], why)
+        return alone
 
-    def _take_together(self, requests: list[_Request]) -> list[Outgoing]:
-        with self.core.uncounted_if_failed(), self.core.database.write() as transaction:
-            commands = [command for request in requests for command in request.work(transaction)]
-            placed = [(one, partition_of(one.order_id.encode(), self.link.partitions)) for one in commands]
-            return self.core.submit(transaction, placed, self._clock())
+    def _take_alone(self, request: _Request, loop: asyncio.AbstractEventLoop) -> Exception | None:
+        """Take a request in a transaction of its own, and return the error that it ends with, if any."""
+        outgoing: list[Outgoing] = []
+        failure: Exception | None = None
+        try:
+            with self.core.uncounted_if_failed(), self.core.database.write() as transaction:
+                outgoing = self._submit(transaction, request.work(transaction))
+        except Exception as error:  # noqa: BLE001 - as above
+            outgoing, failure = [], error
+        loop.call_soon_threadsafe(self._taken, [request], outgoing, failure)
+        return failure
 
-    def _taken(self, requests: list[_Request], outgoing: list[Outgoing], error: Exception | None) -> None:
+    def _submit(self, transaction: Connection, commands: Sequence[Message]) -> list[Outgoing]:
+        placed = [(one, partition_of(one.order_id.encode(), self.link.partitions)) for one in commands]
+        return self.core.submit(transaction, placed, self._clock())
+
+    def _taken(self, requests: Sequence[_Request], outgoing: list[Outgoing], error: Exception | None) -> None:
         for request in requests:
             _tell(request, error)
         if outgoing:
             self._submitted += outgoing
             self._submission.set()
+
+    def _refuse_requests(self) -> None:
+        """Take nothing more, and tell those who wait."""
+        self._closed = True
+        while self._requests:
+            _tell(self._requests.popleft(), _closed(self.core))
 
     async def _run(self) -> None:
         self._work = asyncio.create_task(self._connect_and_work())
@@ -384,9 +438,10 @@ class Runner:
     async def _publish_unsent(self, partitions: Sequence[int]) -> int:
         """Publish what is in the outbox, page by page; how many records it were."""
         after = total = 0
+        until = await self._patience.insist("reading", lambda: self.in_thread(self.core.latest_parcel))
 
         async def read() -> list[Outgoing]:
-            return await self.in_thread(self.core.unsent, partitions, after)
+            return await self.in_thread(self.core.unsent, partitions, after, until)
 
         while left := await self._patience.insist("reading", read):
             await self._publish(left)
@@ -428,6 +483,17 @@ class Runner:
         await self.in_thread(self.core.tidy)
 
 
+def _is_of_the_database(error: Exception | None) -> bool:
+    """Whether it is the whole database that can't be used, and not what one request wants of it."""
+    if not isinstance(error, _OF_THE_DATABASE):
+        return False
+    return getattr(getattr(error, "orig", None), "sqlstate", None) not in _OF_ONE_LOCK
+
+
+def _closed(core: Core) -> DatabaseTimeout:
+    return DatabaseTimeout(f"{core.wiring} is stopping")
+
+
 def _tell(request: _Request, error: BaseException | None) -> None:
     if request.taken.done():
         return
@@ -435,6 +501,8 @@ def _tell(request: _Request, error: BaseException | None) -> None:
         request.taken.set_result(None)
     else:
         request.taken.set_exception(error)
+        # Whoever waited for it may be gone; asyncio need not complain of that.
+        request.taken.exception()
 
 
 async def _within_limit(work: Coroutine[Any, Any, None], what: str) -> None:

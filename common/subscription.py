@@ -29,6 +29,7 @@ Batch = dict[TopicPartition, list[Any]]
 _POLL_S: Final = 0.25
 _PICK_MS: Final = 500
 _GATHER_S: Final = 0.01
+_LONGEST_GATHERING_S: Final = 0.05
 _COLLECT_S: Final = 0.01
 _MANY: Final = 64
 """Records in one fetch: the next are not far behind."""
@@ -92,6 +93,8 @@ class Subscription:
         self._consumer: AIOKafkaConsumer | None = None
         self._new: frozenset[TopicPartition] = frozenset()
         self._uncommitted: dict[TopicPartition, int] = {}
+        self._reached: dict[TopicPartition, int] = {}
+        """How far `poll` has come since the partitions were assigned."""
         self._next_commit = 0.0
         self._next_sweep = 0.0
         self._doubtful = False
@@ -159,10 +162,15 @@ class Subscription:
             self._doubtful = True
             raise
         except UnicodeDecodeError:
-            return await self._pick_out_unreadable(self._consumer)
-        # A rebalance may have come between: what isn't ours any more is its new owner's.
-        ours = self._consumer.assignment()
-        return {where: records for where, records in batch.items() if where in ours}
+            return self._reach(self._consumer, await self._pick_out_unreadable(self._consumer))
+        return self._reach(self._consumer, batch)
+
+    def _reach(self, consumer: AIOKafkaConsumer, batch: Batch) -> Batch:
+        """What of a batch is ours: a rebalance may have come between, and have made it its new owner's."""
+        ours = consumer.assignment()
+        reached = {where: records for where, records in batch.items() if where in ours}
+        self._reached |= {where: records[-1].offset + 1 for where, records in reached.items()}
+        return reached
 
     async def _gather(self, consumer: AIOKafkaConsumer, longest_s: float) -> Batch:
         """Wait for records, and then fetch what else is there, or will be in a moment.
@@ -173,15 +181,18 @@ class Subscription:
         come soon after one another, those of the next milliseconds are waited for; a lone order never waits.
         """
         gathered: Batch = {}
-        timeout_s, room, until = longest_s, self._link.max_poll_records, 0.0
+        timeout_s, room = longest_s, self._link.max_poll_records
+        until = end = 0.0
         try:
             while batch := await consumer.getmany(timeout_ms=int(1000 * timeout_s), max_records=room):
-                if not gathered and self._is_crowded(batch):
-                    until = monotonic() + _COLLECT_S
+                if not gathered:
+                    end = monotonic() + _LONGEST_GATHERING_S
+                    until = monotonic() + _COLLECT_S if self._is_crowded(batch) else 0.0
                 for where, records in batch.items():
                     gathered.setdefault(where, []).extend(records)
                 room -= sum(map(len, batch.values()))
                 timeout_s = _GATHER_S if _is_behind(consumer, gathered) else until - monotonic()
+                timeout_s = min(timeout_s, end - monotonic())
                 if room <= 0 or timeout_s <= 0:
                     break
         except BaseException:
@@ -312,6 +323,7 @@ class Subscription:
     async def on_assigned(self, partitions: frozenset[TopicPartition]) -> None:
         """After a rebalance: these are ours now."""
         self._new |= partitions
+        self._reached.clear()
         self.assigned.set()
 
     async def on_revoked(self) -> None:
@@ -331,8 +343,13 @@ class Subscription:
         """
         found: Batch = {}
         for where in sorted(consumer.assignment()):
-            position = await consumer.position(where)
-            # What was fetched is fetched again: the client may have dropped what was before it.
+            # What was fetched is fetched again: the client may have passed over what it has handed to nobody,
+            # in this partition or in others.
+            position = self._reached.get(where)
+            if position is None:
+                position = await consumer.committed(where)
+            if position is None:
+                position = (await consumer.beginning_offsets([where]))[where]
             consumer.seek(where, position)
             try:
                 found |= await consumer.getmany(where, timeout_ms=_PICK_MS, max_records=1)

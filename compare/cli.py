@@ -7,7 +7,9 @@ import asyncio
 import json
 import logging
 import os
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
@@ -80,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     arguments = _parser().parse_args(argv)
+    if threading.current_thread() is threading.main_thread():
+        # As Ctrl-C: whoever ends the lab politely finds nothing left behind.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code: int = arguments.do(arguments)
         sys.stdout.flush()

@@ -1,5 +1,6 @@
 """Brokers and databases for the tests."""
 
+import logging
 import os
 import struct
 from collections.abc import AsyncIterator, Iterator
@@ -99,3 +100,13 @@ def _cannot_run(text: str) -> NoReturn:
     if os.environ.get("CI") == "true":
         pytest.fail(text)
     pytest.skip(text)
+
+
+@pytest.fixture(autouse=True)
+def own_log_levels() -> Iterator[None]:
+    """Take back what a command that runs in this process makes of the loggers' levels."""
+    loggers = [logging.getLogger(name) for name in (None, "aiokafka", "common.batch")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)

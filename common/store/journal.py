@@ -33,9 +33,10 @@ _FORGET: Final = Statement("DELETE FROM outbox WHERE sequence = ?")
 _BACKLOG: Final = Statement("SELECT coalesce(sum(records), 0) FROM outbox WHERE sequence NOT IN :numbers")
 _UNSENT: Final = Statement(
     "SELECT sequence, content FROM outbox "
-    "WHERE partition IN :numbers AND sequence > ? AND sequence NOT IN :numbers "
+    "WHERE partition IN :numbers AND sequence > ? AND sequence <= ? AND sequence NOT IN :numbers "
     "ORDER BY sequence LIMIT ?"
 )
+_LATEST: Final = Statement("SELECT coalesce(max(sequence), 0) FROM outbox")
 _COUNTS: Final = Statement("SELECT name, total FROM counters")
 _OLD: Final = Statement(
     "SELECT message_id FROM inbox WHERE message_id < ? AND received_at < ? "
@@ -44,6 +45,8 @@ _OLD: Final = Statement(
 _WRITE_DOWN: Final = Statement(
     insert_into("history", ("order_id", "cause_id", "from_status", "to_status", "at"))
 )
+_NO_PARCEL: Final = 2**63 - 1
+"""A number that none will have."""
 _PARCEL: Final = Decoder(list[Outgoing])
 
 
@@ -100,15 +103,27 @@ def add_to_outbox(transaction: Connection, outgoing: Sequence[Outgoing]) -> None
             record.parcel = sequence
 
 
-def unsent(
-    transaction: Connection, partitions: Sequence[int], after: int, most: int, without: Collection[int] = ()
+def latest_parcel(transaction: Connection) -> int:
+    """The highest number of a parcel in the outbox; 0 if it is empty."""
+    [(latest,)] = _LATEST.run(transaction)
+    return int(latest)
+
+
+def unsent(  # noqa: PLR0913 - the last two have defaults, and are named where they are given
+    transaction: Connection,
+    partitions: Sequence[int],
+    after: int,
+    most: int,
+    *,
+    until: int = _NO_PARCEL,
+    without: Collection[int] = (),
 ) -> list[Outgoing]:
     """What an earlier run, or owner of these partitions, may have left unpublished, oldest first.
 
-    It is in whole parcels, `most` at most, of those after number `after` and `without` those.
+    It is in whole parcels, `most` at most, of those after number `after`, up to `until`, and `without` those.
     """
     found = []
-    for sequence, content in _UNSENT.run(transaction, list(partitions), after, list(without), most):
+    for sequence, content in _UNSENT.run(transaction, list(partitions), after, until, list(without), most):
         for record in _PARCEL.decode(content):
             record.parcel = sequence
             found.append(record)

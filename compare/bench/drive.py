@@ -42,6 +42,8 @@ class Tally:
     completed: array[float] = field(default_factory=_seconds)
     """How long each took, in seconds."""
     failed: array[float] = field(default_factory=_seconds)
+    declined_unended: int = 0
+    """Orders whose payment is declined, and that had not ended when the phase was over."""
 
     @property
     def ended(self) -> int:
@@ -133,6 +135,8 @@ class Drive:
         while self._under_way and perf_counter() < end:
             await self._wait(_CHECK_EVERY_S)
         self._late.update(self._under_way)
+        numbers = map(self._load.number, self._under_way)
+        self.tally.declined_unended = sum(map(self._load.is_declined, numbers))
         self._under_way.clear()
         return self.tally
 

@@ -103,7 +103,7 @@ def _told(value: float) -> Quantile:
 def _per_saga(total: Callable[[Measured], float | None]) -> Value:
     def value(one: Measured) -> float | None:
         spent = total(one)
-        return None if spent is None or not one.ended else spent / one.ended
+        return None if spent is None or not one.placed else spent / one.placed
 
     return value
 

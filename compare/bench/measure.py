@@ -195,7 +195,7 @@ def _measured(  # noqa: PLR0913, PLR0917 - all that a measurement consists of, i
         unended=unended,
         seconds=max(0.0, tally.last_end - tally.began),
         latency=quantiles([*tally.completed, *tally.failed], unended),
-        compensated=quantiles(tally.failed, 0),
+        compensated=quantiles(tally.failed, tally.declined_unended),
         lag_s=tally.lag_s,
         cpu_s=watched.cpu_s,
         broker_cpu_s=watched.broker_cpu_s,

@@ -24,11 +24,11 @@ def check_plotting(target: str) -> None:
     Raises:
         ConfigurationError: the extra isn't installed, or the file's name ends in no kind of picture.
     """
-    if find_spec("matplotlib") is None:
-        raise ConfigurationError("--plot needs the extra `plot`: pip install 'saga-lab[plot]'.")
     if Path(target).suffix not in _KINDS:
         message = f"--plot {target}: the name has to end with one of {', '.join(_KINDS)}."
         raise ConfigurationError(message)
+    if find_spec("matplotlib") is None:
+        raise ConfigurationError("--plot needs matplotlib: .venv/bin/pip install matplotlib.")
 
 
 def plot(document: BenchDocument, target: Path) -> None:
