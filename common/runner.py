@@ -251,7 +251,7 @@ class Runner:
     def _take_together(
         self, requests: Sequence[_Request], loop: asyncio.AbstractEventLoop
     ) -> Sequence[_Request]:
-        """Take requests in one transaction, one after the other, and return those that have to be tried alone.
+        """Take requests in one transaction, in turn, and return those that have to be tried alone.
 
         Each finds what those before it have done. One that fails is rolled back by itself.
         """

@@ -312,6 +312,16 @@ def test_a_long_outbox_is_read_in_pages(inventory: Core, tmp_path: Path) -> None
     again.database.close()
 
 
+def test_a_sweep_of_the_outbox_ends(inventory: Core) -> None:
+    """What is added while it is read isn't its business: of a busy service, there would be no end."""
+    left = [record for number in range(3) for record in submitted(inventory, number)]
+    until = inventory.latest_parcel()
+    later = submitted(inventory, 3)
+    assert inventory.unsent([0], 0, until) == left
+    assert inventory.unsent([0], left[-1].parcel, until) == []
+    assert inventory.unsent([0], left[-1].parcel) == later
+
+
 def test_a_page_of_the_outbox_may_be_acknowledged_already(inventory: Core) -> None:
     """However much of the outbox is acknowledged and not dropped yet, what comes after that is found."""
     sent = [record for number in range(45) for record in submitted(inventory, number)]
