@@ -41,6 +41,7 @@ from common.probe import Boundary, Probe
 from common.recovery import Recovery
 from common.store.database import Database
 from common.store.journal import (
+    NO_PARCEL,
     Retry,
     add_counts,
     backlog,
@@ -218,15 +219,16 @@ class Core:
         with self.database.read() as connection:
             return latest_parcel(connection)
 
-    def unsent(self, partitions: Sequence[int], after: int = 0, until: int | None = None) -> list[Outgoing]:
+    def unsent(self, partitions: Sequence[int], after: int = 0, until: int = NO_PARCEL) -> list[Outgoing]:
         """Some of what an earlier run or owner of these partitions left unpublished, in its order.
 
         What comes next is in parcels after the last one; nothing: that was all, up to parcel `until`. Without
         that, what is added meanwhile counts, too, and there may be no end of it.
         """
         with self.database.read() as connection:
-            end = latest_parcel(connection) if until is None else until
-            return unsent(connection, partitions, after, _MOST_PARCELS, until=end, without=self._acknowledged)
+            return unsent(
+                connection, partitions, after, _MOST_PARCELS, until=until, without=self._acknowledged
+            )
 
     def backlog(self) -> int:
         """How many records wait to be published."""

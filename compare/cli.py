@@ -18,14 +18,6 @@ from typing import Any, Final, NoReturn
 
 from pydantic import BaseModel
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 from rich.table import Table
 
 from common import __version__
@@ -38,6 +30,7 @@ from compare.checks import Verdict, verdict_of
 from compare.dlq_command import add_dlq
 from compare.lab import EMBEDDED, MODES, Lab, open_broker
 from compare.processes import Processes
+from compare.progress import progress_bar
 from compare.report import Report
 from compare.result import ResultDocument, ScenarioResult, setup
 from compare.scenario import Scenario
@@ -224,7 +217,7 @@ async def _replay_all(
     address = arguments.broker or settings.kafka_bootstrap_servers or EMBEDDED
     modes = list(MODES) if arguments.mode == "both" else [arguments.mode]
     results: list[ScenarioResult] = []
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("starting")
 
         def told(scenario: str, mode: str, ended: int, total: int) -> None:
@@ -249,21 +242,6 @@ async def _replay_all(
             verdict=verdict_of(result.verdict for result in results),
             scenarios=tuple(results),
         )
-    )
-
-
-def _progress() -> Progress:
-    """A bar on standard error, out of the report's way; nothing where that is no terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
     )
 
 

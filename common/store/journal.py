@@ -45,7 +45,7 @@ _OLD: Final = Statement(
 _WRITE_DOWN: Final = Statement(
     insert_into("history", ("order_id", "cause_id", "from_status", "to_status", "at"))
 )
-_NO_PARCEL: Final = 2**63 - 1
+NO_PARCEL: Final = 2**63 - 1
 """A number that none will have."""
 _PARCEL: Final = Decoder(list[Outgoing])
 
@@ -115,7 +115,7 @@ def unsent(  # noqa: PLR0913 - the last two have defaults, and are named where t
     after: int,
     most: int,
     *,
-    until: int = _NO_PARCEL,
+    until: int = NO_PARCEL,
     without: Collection[int] = (),
 ) -> list[Outgoing]:
     """What an earlier run, or owner of these partitions, may have left unpublished, oldest first.

@@ -14,14 +14,6 @@ from time import monotonic
 from typing import Final, get_args
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-)
 
 from common.command_line import Parser
 from common.errors import ConfigurationError
@@ -37,6 +29,7 @@ from compare.bench.spec import Durability
 from compare.checks import Verdict
 from compare.lab import EMBEDDED, MODES
 from compare.peers import PEERS
+from compare.progress import progress_bar
 
 _MOST: Final = 10_000_000
 
@@ -171,7 +164,7 @@ def run(arguments: argparse.Namespace) -> Verdict:
 
 
 async def _measure(chosen: Choice, settings: Settings, runs: list[Run]) -> None:
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("starting")
 
         def told(subject: str, repeat: int, phase: str, ended: int, orders: int) -> None:
@@ -179,21 +172,6 @@ async def _measure(chosen: Choice, settings: Settings, runs: list[Run]) -> None:
 
         for plan in chosen.plans:
             await measure(plan, settings, told, runs.append)
-
-
-def _progress() -> Progress:
-    """A bar on standard error, out of the report's way; nothing where that is no terminal."""
-    console = Console(stderr=True)
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    )
 
 
 def _described(name: str) -> Peer:
