@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -34,17 +35,17 @@ class Plan:
     warm_up: PlaceOrder
 
 
-def plan(scenario: Scenario, rules: Rules) -> Plan:
-    """Give every order of a scenario its id."""
+def plan(scenario: Scenario, rules: Rules, new_id: Callable[[], str] = lambda: str(uuid7())) -> Plan:
+    """Give every order of a scenario its id, a UUIDv7 as `new_id` makes them."""
     orders = [
-        PlacedOrder(number, index, spec, _command(spec))
+        PlacedOrder(number, index, spec, _command(spec, new_id()))
         for number, (index, spec) in enumerate(
             ((index, spec) for index, spec in enumerate(scenario.orders) for _ in range(spec.count)), start=1
         )
     ]
     # It is declined, so it goes through every service and compensation, and leaves the stock as it was.
     warm_up = PlaceOrder(
-        order_id=str(uuid7()),
+        order_id=new_id(),
         customer_id="warm-up",
         item=WARM_UP_ITEM,
         quantity=1,
@@ -53,9 +54,9 @@ def plan(scenario: Scenario, rules: Rules) -> Plan:
     return Plan(scenario, tuple(orders), rules, warm_up)
 
 
-def _command(spec: OrderSpec) -> PlaceOrder:
+def _command(spec: OrderSpec, order_id: str) -> PlaceOrder:
     return PlaceOrder(
-        order_id=str(uuid7()),
+        order_id=order_id,
         customer_id=spec.customer,
         item=spec.item,
         quantity=spec.quantity,

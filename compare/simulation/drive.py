@@ -1,0 +1,245 @@
+"""Letting one history happen, to its end, and judging it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from hashlib import blake2b
+from typing import Final, Protocol
+
+from common.domain.decision import Rules
+from common.domain.order import OrderStatus
+from common.messages import Reason
+from compare.checks import invariants, judge, verdict_of
+from compare.checks.case import Case
+from compare.checks.verdict import Finding, Verdict
+from compare.faults import Fault
+from compare.plan import Plan, plan
+from compare.recording import OrderEnd, Recording
+from compare.scenario import Ending, ExpectedOrder, Scenario
+from compare.simulation.actions import Action
+from compare.simulation.world import World
+
+MOST_STEPS: Final = 2_000
+"""A history that is longer is one that never ends."""
+_EXPECTATIONS: Final = frozenset({"orders end as expected", "stock is as expected"})
+"""Checks of what a scenario expects; what happens in a simulated history may change that."""
+_FAILING: Final = frozenset({Fault.ERROR, Fault.PERMANENT_ERROR, Fault.POISON})
+_DELAYING: Final = _FAILING | {Fault.LOSE}
+
+
+class Anomaly(StrEnum):
+    """What can be wrong with a history, by the harm that it does."""
+
+    STUCK = "stuck order"
+    DOUBLE_CHARGE = "double charge"
+    OVERSELL = "oversell"
+    LEAKED_STOCK = "leaked stock"
+    LEAKED_MONEY = "leaked charge"
+    UNPAID = "completed unpaid"
+    RESURRECTED = "resurrected order"
+    LOST = "lost message"
+    """What the databases have was never told, or the other way round."""
+    REPEATED = "handled twice"
+    UNEXPLAINED = "unexplained end"
+    OTHER = "other"
+
+
+class Policy(Protocol):
+    """Who decides what happens next."""
+
+    def step(self, world: World) -> Action | None:
+        """Have one thing happen, and say what it was; None if nothing can, or is to."""
+
+
+@dataclass(frozen=True)
+class History:
+    """What happened in one mode, and what is wrong with it."""
+
+    plan: Plan
+    mode: str
+    actions: tuple[Action, ...]
+    recording: Recording
+    findings: tuple[Finding, ...]
+    anomalies: frozenset[Anomaly]
+    faults: tuple[str, ...]
+    """What is wrong, in words."""
+
+    @property
+    def scenario(self) -> Scenario:
+        """The orders and the stock that it began with."""
+        return self.plan.scenario
+
+    def digest(self) -> str:
+        """A hash of all that has happened, and of its verdict: the same for the same seed, everywhere."""
+        told = [
+            (one.topic, one.partition, one.offset, one.id, one.attempt, one.body)
+            for one in self.recording.trace
+        ]
+        ends = [one.model_dump(mode="json") for one in self.recording.orders]
+        known = ([*map(str, self.actions)], told, ends, sorted(self.recording.stock.items()), self.faults)
+        return blake2b(repr(known).encode(), digest_size=16).hexdigest()
+
+
+def simulated_plan(scenario: Scenario, rules: Rules) -> Plan:
+    """A scenario made ready, with the same ids every time.
+
+    Any end is granted to its orders: what a history does to them may change it. That it has a reason is
+    checked instead (`unexplained`).
+    """
+    ids = iter(range(1, scenario.total_orders + 2))
+    free = ExpectedOrder.model_construct(status=Ending.COMPENSATION_FAILED, reason=None)
+    orders = tuple(spec.model_copy(update={"expect": free}) for spec in scenario.orders)
+    return plan(scenario.model_copy(update={"orders": orders}), rules, lambda: _order_id(next(ids)))
+
+
+def _order_id(number: int) -> str:
+    """A UUIDv7 of a moment before the beginning of all histories."""
+    return f"019b7600-0000-7000-8000-{number:012x}"
+
+
+def drive(world: World, plan_: Plan, policy: Policy, *, most_steps: int = MOST_STEPS) -> History:
+    """Let one history happen."""
+    world.begin(plan_)
+    return go_on(world, policy, most_steps=most_steps)
+
+
+def go_on(
+    world: World, policy: Policy, actions: Sequence[Action] = (), *, most_steps: int = MOST_STEPS
+) -> History:
+    """Let a history that has begun with these actions go on to its end."""
+    happened = list(actions)
+    while len(happened) < most_steps:
+        action = policy.step(world)
+        if action is None:
+            return conclude(world, happened)
+        happened.append(action)
+    return conclude(world, happened, f"after {most_steps} steps it still goes on")
+
+
+def conclude(world: World, actions: Sequence[Action], unfinished: str | None = None) -> History:
+    """Judge what has happened."""
+    recording = world.recording(unfinished)
+    scenario = world.plan.scenario
+    findings = tuple(one for one in judge(scenario, recording) if one.check not in _EXPECTATIONS)
+    faults = [
+        f"{one.check}: {text}" for one in findings if one.verdict is Verdict.INVALID for text in one.faults
+    ]
+    anomalies = set[Anomaly]()
+    if verdict_of(findings) is not Verdict.VALID:
+        anomalies |= set(_classified(Case(scenario, recording), findings))
+    if unfinished is not None:
+        anomalies.add(Anomaly.STUCK)
+        faults.append(unfinished)
+    for text in unexplained(world, recording):
+        anomalies.add(Anomaly.UNEXPLAINED)
+        faults.append(text)
+    for (name, message), times in sorted(world.now_is.handled.items()):
+        if times > 1:
+            anomalies.add(Anomaly.REPEATED)
+            faults.append(f"{name} has handled {message} {times} times")
+    return History(
+        world.plan, world.mode.name, tuple(actions), recording, findings, frozenset(anomalies), tuple(faults)
+    )
+
+
+def _classified(case: Case, findings: Sequence[Finding]) -> Iterator[Anomaly]:
+    """What harm is behind what the checks have found."""
+    known = {one.check for one in findings if one.verdict is Verdict.INVALID}
+    if any(invariants.every_order_ends(case)) and case.recording.unfinished is None:
+        yield Anomaly.STUCK
+    if any(invariants.by_both(invariants.ends_once)(case)):
+        yield Anomaly.RESURRECTED
+    yield from (anomaly for check, anomaly in _BY_CHECK.items() if check in known)
+    if known - _BY_CHECK.keys() - {"every order ends"}:
+        yield Anomaly.OTHER
+
+
+_BY_CHECK: Final = {
+    "stock is conserved": Anomaly.LEAKED_STOCK,
+    "stock is never negative": Anomaly.OVERSELL,
+    "charged at most once": Anomaly.DOUBLE_CHARGE,
+    "charged means completed or refunded": Anomaly.LEAKED_MONEY,
+    "completed means paid and held": Anomaly.UNPAID,
+    "failed holds nothing": Anomaly.LEAKED_STOCK,
+    "records and databases agree": Anomaly.LOST,
+    "every record has its cause": Anomaly.LOST,
+}
+
+
+def unexplained(world: World, recording: Recording) -> Iterator[str]:
+    """Ends that nothing in the orders, the stock or the history is a reason for."""
+    for order in recording.orders:
+        if (text := _unexplained(world, recording, order)) is not None:
+            yield f"order {order.number} is {order.status}{f' ({order.reason})' if order.reason else ''}: {text}"
+
+
+def _unexplained(world: World, recording: Recording, order: OrderEnd) -> str | None:
+    scenario, rules = world.plan.scenario, world.plan.rules
+    spec = scenario.orders[order.spec]
+    due, there = spec.price_cents * spec.quantity, scenario.stock.get(spec.item)
+    struck = {strike.kind for strike in recording.strikes}
+    wanted = sum(one.quantity * one.count for one in scenario.orders if one.item == spec.item)
+    delayed = world.now_is.early or not struck.isdisjoint(_DELAYING)
+    if order.status == OrderStatus.COMPLETED:
+        if due > rules.payment_limit_cents:
+            return f"it is due {due} cents, which is above the limit"
+        return None if there is not None and spec.quantity <= there else "there was not that much of its item"
+    if order.status == OrderStatus.COMPENSATION_FAILED and not delayed:
+        return "no undo was kept from succeeding"
+    explained = {
+        Reason.PAYMENT_DECLINED: due > rules.payment_limit_cents,
+        Reason.UNKNOWN_ITEM: there is None,
+        Reason.OUT_OF_STOCK: there is not None and wanted > there,
+        Reason.CANCELLED: any(
+            one.order_id == order.order_id and one.what == "cancel" and one.accepted
+            for one in recording.requested
+        ),
+        Reason.TIMED_OUT: delayed,
+        Reason.DEAD_LETTER: not struck.isdisjoint(_FAILING),
+    }
+    if order.reason is not None and not explained[Reason(order.reason)]:
+        return "nothing has happened to it that would be a reason for that"
+    return None
+
+
+class Calm:
+    """Whatever is next in turn, and nothing goes wrong."""
+
+    def step(self, world: World) -> Action | None:
+        """Do what is next in turn."""
+        action = next(iter(world.enabled()), None)
+        if action is not None and not world.do(action):
+            message = f"{action} was to be next, but can't be."
+            raise AssertionError(message)
+        return action
+
+
+class Schedule:
+    """These actions, in this order; what has to happen in between does so in its turn.
+
+    What comes later in the schedule is held back until it is its turn there. An action that can't come any
+    more is left out, so that any part of a schedule is one, too.
+    """
+
+    def __init__(self, actions: Sequence[Action]) -> None:
+        self._left = list(actions)
+        self._calm = Calm()
+
+    def step(self, world: World) -> Action | None:
+        """Do the next action of the schedule, or what may make it possible."""
+        while self._left:
+            if world.do(self._left[0]):
+                return self._left.pop(0)
+            held = {(one.actor, one.verb, subject) for one in self._left for subject in _subjects(one)}
+            for action in world.enabled():
+                if held.isdisjoint((action.actor, action.verb, one) for one in _subjects(action)):
+                    world.do(action)
+                    return action
+            self._left.pop(0)
+        return self._calm.step(world)
+
+
+def _subjects(action: Action) -> tuple[str, ...]:
+    return (*action.subjects, *action.beside) or ("",)

@@ -1,0 +1,107 @@
+"""Databases in memory, of which an image can be taken and put back: the services' own tables and statements.
+
+Where two instances of a service work at once, one's transaction runs within the other's, between its reading
+and its writing, as READ COMMITTED lets them. What keeps them apart then is the row locks of
+`RowTable.load`, which are kept here: SQLite has none of its own, since it lets nobody write beside another.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from sqlalchemy import Connection, Table
+
+from common.store.database import Database
+from common.store.schema import COUNTERS, HISTORY, OUTBOX
+
+Image = bytes
+
+START: Final = datetime(2026, 1, 1, tzinfo=UTC)
+"""When every history begins."""
+GRAIN_S: Final = 0.01
+"""Moments nearer to each other than this are taken for the same when states are compared."""
+
+_UNTOLD: Final = frozenset({"created_at", "updated_at", "received_at", "at", "sequence"})
+"""Columns that tell when something was, or count it; nothing that comes later depends on them."""
+_DUE: Final = "due_at"
+_DEAD_LETTERS: Final = "dead_letter"
+
+
+class MemoryDatabase(Database):
+    """A service's database, in this process's memory."""
+
+    def __init__(self, tables: Iterable[Table]) -> None:
+        self._under_way: Connection | None = None
+        super().__init__("sqlite://", tables, synchronous="OFF")
+        # The pool keeps one connection for each thread, and there is one thread.
+        self._driver: Any = self.engine.raw_connection().driver_connection
+        self._carrier = sqlite3.connect(":memory:")
+        self._empty = self.image()
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction; within one that is under way, it becomes part of that."""
+        if self._under_way is not None:
+            with self._under_way.begin_nested():
+                yield self._under_way
+            return
+        with super().write() as connection:
+            self._under_way = connection
+            try:
+                yield connection
+            finally:
+                self._under_way = None
+
+    def image(self) -> Image:
+        """All that is in it."""
+        image: bytes = self._driver.serialize()
+        return image
+
+    def put_back(self, image: Image) -> None:
+        """Be again as when the image was taken."""
+        # Not at once: the driver's prepared statements don't survive that in SQLite 3.40, and it dies of them.
+        self._carrier.deserialize(image)
+        self._carrier.backup(self._driver)
+
+    def clear(self) -> None:
+        """Be empty again."""
+        self.put_back(self._empty)
+
+    def content(self) -> list[tuple[str, list[tuple[Any, ...]]]]:
+        """What is in it, table by table, in so far as what comes next can depend on it."""
+        return [(table.name, self._rows(table)) for table in self.tables]
+
+    def _rows(self, table: Table) -> list[tuple[Any, ...]]:
+        if table is OUTBOX:
+            return [(one[0], one[1]) for one in self.run("SELECT sequence, length(content) FROM outbox")]
+        if table is COUNTERS:
+            return self.run("SELECT total FROM counters WHERE name = ?", _DEAD_LETTERS)
+        columns = [one.name for one in table.columns if one.name not in _UNTOLD]
+        order = "sequence" if table is HISTORY else columns[0]
+        names = ", ".join(f'"{name}"' for name in columns)
+        rows = self.run(f'SELECT {names} FROM "{table.name}" ORDER BY "{order}"')  # noqa: S608 - names of this code
+        if _DUE in columns:
+            at = columns.index(_DUE)
+            rows = [(*row[:at], _grain(row[at]), *row[at + 1 :]) for row in rows]
+        return rows
+
+    def close(self) -> None:
+        """Give the memory back."""
+        super().close()
+        self._carrier.close()
+
+    def run(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Run a statement by itself."""
+        found: list[tuple[Any, ...]] = self._driver.execute(sql, parameters).fetchall()
+        return found
+
+
+def _grain(due_at: str | None) -> int | None:
+    """A time as a number of grains since the beginning."""
+    if due_at is None:
+        return None
+    return int((datetime.fromisoformat(due_at) - START).total_seconds() / GRAIN_S)

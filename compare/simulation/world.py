@@ -1,0 +1,707 @@
+"""The simulated world: the services' cores and databases, a broker, a clock, and customers.
+
+It does one action at a time, and says which it could do next. Nothing in it depends on the machine, on real
+time or on the order of a set, so that the same actions always lead to the same bytes.
+
+A service that takes records does all of it at once: decide, commit, publish, commit offsets. Nobody else
+could see it half done, unless it dies or stalls there, which is an action of its own (see `Mishap`), or two
+instances of it are at work, which is another (`Action.beside`).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from hashlib import blake2b
+from typing import Any, Final
+
+from common.broker import partition_of
+from common.core import Core
+from common.databases import tables_of
+from common.domain.inventory import Stock
+from common.domain.order import OrderStatus
+from common.envelope import Cause, Outgoing, inbox_key
+from common.errors import PermanentError, TransientError
+from common.messages import CancelOrder, Message, RetryCompensation
+from common.probe import Boundary, Probe
+from common.recovery import Recovery
+from common.services import ORDERS, STOCK
+from common.store.journal import counts
+from common.store.rows import LoadedRows
+from common.wiring import DEAD_LETTERS, Mode, Wiring
+from compare.evidence import Happened, gather_evidence
+from compare.faults import Fault
+from compare.plan import PlacedOrder, Plan
+from compare.recording import Recording, Requested, Strike
+from compare.simulation.actions import (
+    CUSTOMER,
+    DEATHS,
+    OPERATOR,
+    TIME_PASSES,
+    Action,
+    Mishap,
+    Verb,
+)
+from compare.simulation.broker import Place, SimulatedBroker, Stored
+from compare.simulation.locks import RowLocks, WouldWaitError, locking
+from compare.simulation.protections import Protection, without
+from compare.simulation.tables import GRAIN_S, START, Image, MemoryDatabase
+
+PARTITIONS: Final = 2
+
+_TICK: Final = timedelta(microseconds=1)
+"""What any action takes: enough for times to tell what was first, too little for anything to be due."""
+_ENDS: Final = {"OrderCompleted", "OrderFailed", "OrderCompensationFailed"}
+_KINDS: Final = {
+    Mishap.STALLS: Fault.STOP,
+    Mishap.FAILS: Fault.ERROR,
+    Mishap.FAILS_FOR_GOOD: Fault.PERMANENT_ERROR,
+}
+"""By mishap: the fault that it is in a scenario file; the others are crashes."""
+_WIRE_KINDS: Final = {Verb.REPEATS: Fault.REPLAY, Verb.LOSES: Fault.LOSE, Verb.SPOILS: Fault.POISON}
+
+
+class _DiedError(BaseException):
+    """A service dies here. It is no Exception, so nothing of the service handles it."""
+
+
+class _Hook(Probe):
+    """What interferes with the action under way; there is one for all services."""
+
+    def __init__(self) -> None:
+        self.dies_at: Boundary | None = None
+        self.error: type[Exception] | None = None
+        self.meanwhile: Callable[[], None] | None = None
+        self.decided: list[str] = []
+        """What was decided since it was last asked, as the inbox knows it."""
+
+    def deciding(self, command: Message, because: Cause) -> None:
+        if self.meanwhile is not None:
+            meanwhile, self.meanwhile = self.meanwhile, None
+            meanwhile()
+        if self.error is not None:
+            text = f"{type(command).__name__} of order {because.correlation_id} fails: simulated"
+            raise self.error(text)
+        self.decided.append(inbox_key(because.id, because.attempt))
+
+    def passing(self, boundary: Boundary, commands: Sequence[Message]) -> None:
+        if boundary is self.dies_at:
+            raise _DiedError
+
+
+@dataclass
+class Situation:
+    """All that can change, but for what is in the databases."""
+
+    now: datetime
+    broker: SimulatedBroker
+    down: set[str] = field(default_factory=set)
+    """Services that have died, and are not there again."""
+    stalled: dict[str, tuple[Outgoing, ...]] = field(default_factory=dict)
+    """By service: what an instance that stands still is about to publish."""
+    generations: dict[str, int] = field(default_factory=dict)
+    placed: dict[int, datetime] = field(default_factory=dict)
+    """By order: when it was placed."""
+    ended: dict[int, datetime] = field(default_factory=dict)
+    """By order: when its end was first told."""
+    asked: set[tuple[Verb, int]] = field(default_factory=set)
+    """What customers and operators have asked for."""
+    requested: tuple[Requested, ...] = ()
+    strikes: tuple[Strike, ...] = ()
+    handled: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By service and message: in how many transactions, that were committed, it was decided."""
+    steps: int = 0
+    early: bool = False
+    """Whether time has passed though there was something else to do."""
+
+    def copy(self) -> Situation:
+        """One that goes its own way from here on."""
+        return Situation(
+            self.now, self.broker.copy(), set(self.down), dict(self.stalled), dict(self.generations),
+            dict(self.placed), dict(self.ended), set(self.asked), self.requested, self.strikes,
+            self.handled.copy(), self.steps, self.early,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A moment to come back to."""
+
+    situation: Situation
+    images: Mapping[str, Image]
+    memories: Mapping[str, Mapping[str, Any]]
+
+
+class World:
+    """One mode's services, in one history after the other; `begin` starts the next.
+
+    `protections` are taken away.
+    """
+
+    def __init__(self, mode: Mode, protections: Collection[Protection] = ()) -> None:
+        self.mode = mode
+        self.taken_away = frozenset(protections)
+        self._locks = RowLocks(held=Protection.ROW_LOCKS not in self.taken_away)
+        self._wirings = {
+            one.name: locking(without(one, self.taken_away), self._locks) for one in mode.services
+        }
+        self._databases = {one.name: MemoryDatabase(tables_of(one)) for one in mode.services}
+        self._hook = _Hook()
+        self._places = {
+            one.name: [(topic, part) for topic in sorted(one.subscriptions) for part in range(PARTITIONS)]
+            for one in mode.services
+        }
+        self._fresh: dict[str, Mapping[str, Any]] = {}
+        """By service: what its core knows when it has just been started over an empty database."""
+        self.names = tuple(self._wirings)
+        """Of the services, in the mode's order."""
+
+    def begin(self, plan: Plan) -> None:
+        """Begin a history: the services are there, the stock is on its shelves, nothing has happened."""
+        self.plan = plan
+        self._recovery: Recovery = plan.scenario.patience
+        self._orders = {order.number: order for order in plan.orders}
+        self._numbers = {order.command.order_id: order.number for order in plan.orders}
+        self.now_is = Situation(START, SimulatedBroker())
+        self.now_is.broker.create_topics(self.mode.all_topics, PARTITIONS)
+        self.cores: dict[str, Core] = {}
+        self._prints: dict[str, object] = {}
+        for name, database in self._databases.items():
+            database.clear()
+            self.cores[name] = self._core(name, self._hook)
+            self.now_is.generations[name] = self.now_is.broker.join(self._wirings[name].group)
+            if name in self._fresh:
+                _remember(self.cores[name], self._fresh[name])
+            else:  # it looks for what is left of an earlier life, once and for all
+                self._boot(name)
+                self._fresh[name] = _memory(self.cores[name])
+        rows = LoadedRows(STOCK)
+        for item, available in plan.scenario.stock.items():
+            rows.put(Stock(item, available))
+        with self._databases["inventory"].write() as transaction:
+            rows.save(transaction, START.isoformat())
+
+    def close(self) -> None:
+        """Close every database."""
+        for database in self._databases.values():
+            database.close()
+
+    # What may happen.
+
+    def enabled(self) -> list[Action]:
+        """All that may happen now with nothing going wrong, what is next in turn first.
+
+        Time passing is among it only if nothing else is; see `can`.
+        """
+        now = self.now_is
+        found = [Action(name, Verb.STARTS) for name in self.names if name in now.down]
+        found += [action for action, due in self._requests() if due <= now.now and self._is_up("order")]
+        found += self.takes()
+        found += [
+            Action(name, Verb.WAKES)
+            for name in self.names
+            if name not in now.down and self.cores[name].due_in(now.now) <= 0
+        ]
+        found += [Action(name, Verb.GOES_ON) for name in sorted(now.stalled)]
+        if not found and self.due() is not None:
+            found.append(TIME_PASSES)
+        return found
+
+    def takes(self) -> list[Action]:
+        """Each record that some service could take next, by itself, the oldest first."""
+        heads = sorted(
+            ((head.sequence, index, name, head.name) for index, name in enumerate(self.names)
+             for head in self.heads(name)),
+        )  # fmt: skip
+        return list(dict.fromkeys(Action(name, Verb.TAKES, (record,)) for _, _, name, record in heads))
+
+    def heads(self, name: str) -> list[Stored]:
+        """The next record of each place that a service has to read; none if it is down."""
+        if not self._is_up(name):
+            return []
+        group = self._wirings[name].group
+        queues = (next(self.now_is.broker.fetch(group, place), None) for place in self._places[name])
+        return [head for head in queues if head is not None]
+
+    def queue(self, name: str, place: Place) -> list[Stored]:
+        """What a service has still to read of a place."""
+        return list(self.now_is.broker.fetch(self._wirings[name].group, place))
+
+    def unread(self) -> list[Stored]:
+        """The records that are still to be taken by somebody."""
+        found = {
+            record.sequence: record
+            for name in self.names
+            for place in self._places[name]
+            for record in self.queue(name, place)
+        }
+        return [found[sequence] for sequence in sorted(found)]
+
+    def due(self) -> datetime | None:
+        """When the next thing is due that is not due yet; None if nothing ever will be."""
+        now = self.now_is.now
+        found = [due for _, due in self._requests() if due > now]
+        for name in self.names:
+            if self._is_up(name) and 0 < (seconds := self.cores[name].due_in(now)) < float("inf"):
+                found.append(now + timedelta(seconds=seconds))
+        return min(found, default=None)
+
+    # What happens.
+
+    def do(self, action: Action) -> bool:
+        """Have something happen; whether it could, for otherwise nothing has changed."""
+        happens = {
+            Verb.PLACES: self._ask,
+            Verb.CANCELS: self._ask,
+            Verb.RETRIES: self._ask,
+            Verb.TAKES: self._take,
+            Verb.WAKES: self._wake,
+            Verb.STARTS: self._start,
+            Verb.GOES_ON: self._go_on,
+            Verb.REPEATS: self._touch,
+            Verb.LOSES: self._touch,
+            Verb.SPOILS: self._touch,
+            Verb.PASSES: self._pass,
+        }[action.verb](action)
+        if happens:
+            self.now_is.steps += 1
+            self.now_is.now += _TICK
+        return happens
+
+    def _ask(self, action: Action) -> bool:
+        """Take a request of a customer or an operator."""
+        due = dict(self._requests()).get(action.without_mishap())
+        if due is None or due > self.now_is.now or not self._is_up("order"):
+            return False
+        (number,) = action.orders
+        order, core = self._orders[number], self.cores["order"]
+        command, at = _request(action.verb, order)
+        if action.mishap is Mishap.DIES_BEFORE:
+            # Whoever has no answer asks again.
+            self._die("order", action)
+            return True
+        partition = partition_of(command.order_id.encode(), PARTITIONS)
+        with core.database.write() as transaction:
+            rows = LoadedRows(ORDERS)
+            rows.load(transaction, [command.order_id])
+            row = rows.get(command.order_id)
+            accepted = (row.status if row is not None else None) is at
+            outgoing = core.submit(transaction, [(command, partition)] if accepted else [], self.now_is.now)
+        self.now_is.asked.add((action.verb, number))
+        if action.verb is Verb.PLACES:
+            self.now_is.placed[number] = self.now_is.now
+        else:
+            what = "cancel" if action.verb is Verb.CANCELS else "retry_compensation"
+            asked = Requested(order_id=command.order_id, what=what, accepted=accepted, at_ms=self._ms())
+            self.now_is.requested += (asked,)
+        self._finish("order", outgoing, action)
+        return True
+
+    def _take(self, action: Action) -> bool:
+        name = action.actor
+        if not self._is_up(name):
+            return False
+        batch = self._resolve(name, action.subjects)
+        beside = self._resolve(name, action.beside, after=batch)
+        if not batch or (action.beside and not beside) or (beside and action.mishap):
+            return False
+        early = Protection.COMMIT_ORDER in self.taken_away
+        if early:
+            self._commit(name, batch)
+        core, told = self.cores[name], list[Outgoing]()
+        self._arm(action.mishap)
+        if beside:
+            self._hook.meanwhile = lambda: told.extend(self._second(name, beside))
+        self._forget_inbox(name)
+        try:
+            outgoing = core.process(batch, self.now_is.now)
+        except _DiedError:
+            self._die(name, action)
+            return True
+        finally:
+            self._locks.release()
+        if action.mishap in {Mishap.FAILS, Mishap.FAILS_FOR_GOOD}:
+            self._strike(action, Boundary.DECIDED, over=True)
+        self._hook.error = None
+        self._finish(name, [*told, *outgoing], action, () if early else batch)
+        if told:
+            self._commit(name, beside)
+        return True
+
+    def _second(self, name: str, batch: Sequence[Stored]) -> list[Outgoing]:
+        """What another instance does meanwhile; nothing, if it has to wait."""
+        other = self._core(name, Probe())
+        self._locks.nested = True
+        try:
+            return other.process(batch, self.now_is.now)
+        except WouldWaitError:
+            return []
+        finally:
+            self._locks.nested = False
+
+    def _wake(self, action: Action) -> bool:
+        name = action.actor
+        if not self._is_up(name) or self.cores[name].due_in(self.now_is.now) > 0:
+            return False
+        if action.mishap in {Mishap.DIES_BEFORE, Mishap.DIES_DECIDED}:
+            self._die(name, action)
+            return True
+        self._arm(action.mishap)
+        outgoing = self.cores[name].wake(range(PARTITIONS), self.now_is.now)
+        self._locks.release()
+        if action.mishap in {Mishap.FAILS, Mishap.FAILS_FOR_GOOD}:
+            self._strike(action, Boundary.DECIDED, over=True)
+        self._finish(name, outgoing, action)
+        return True
+
+    def _start(self, action: Action) -> bool:
+        name = action.actor
+        if name not in self.now_is.down:
+            return False
+        self.now_is.down.discard(name)
+        self._boot(name)
+        return True
+
+    def _go_on(self, action: Action) -> bool:
+        left = self.now_is.stalled.pop(action.actor, None)
+        if left is None:
+            return False
+        # It doesn't know that it has lost its partitions. To commit their offsets it is not allowed any more.
+        self._publish(left)
+        return True
+
+    def _touch(self, action: Action) -> bool:
+        """Have the broker repeat, lose or spoil a record."""
+        (subject,) = action.subjects
+        broker = self.now_is.broker
+        if action.verb is Verb.REPEATS:
+            there = [one for one in broker.records() if one.name == subject and not one.spoiled]
+        else:
+            there = [one for one in self._untouched() if one.name == subject]
+        if not there:
+            return False
+        record = min(there, key=lambda one: one.sequence)
+        if action.verb is Verb.REPEATS:
+            broker.append(record, record.partition, name=record.name, id_=record.id)
+        elif action.verb is Verb.LOSES:
+            broker.lose(record)
+        else:
+            broker.spoil(record)
+        self._skip_all()
+        order_id = (record.key or b"").decode()
+        self._add_strike(_WIRE_KINDS[action.verb], None, None, order_id, record, over=True)
+        return True
+
+    def _untouched(self) -> list[Stored]:
+        """What nobody has taken yet, of what only comes once and has come once only."""
+        ids = Counter(record.id for record in self.now_is.broker.records())
+        return [record for record in self.unread() if not record.spoiled and ids[record.id] == 1]
+
+    def _pass(self, action: Action) -> bool:
+        due = self.due()
+        if action != TIME_PASSES or due is None:
+            return False
+        self.now_is.early = self.now_is.early or self.enabled() != [TIME_PASSES]
+        self.now_is.now = due
+        return True
+
+    # How it happens.
+
+    def _finish(
+        self, name: str, outgoing: Sequence[Outgoing], action: Action, batch: Sequence[Stored] = ()
+    ) -> None:
+        """Publish, commit the offsets, and die or stall on the way if that is to be."""
+        self._committed(name)
+        mishap = action.mishap
+        if mishap in {Mishap.DIES_COMMITTED, Mishap.DIES_PUBLISHING}:
+            half = len(outgoing) // 2 if mishap is Mishap.DIES_PUBLISHING else 0
+            self._publish(outgoing[:half])
+            self._die(name, action)
+            return
+        if mishap is Mishap.STALLS:
+            self._strike(action, Boundary.COMMITTED, over=True)
+            self.now_is.stalled[name] = tuple(outgoing)
+            self._boot(name)
+            return
+        self._publish(outgoing)
+        if mishap is Mishap.DIES_PUBLISHED:
+            self._die(name, action)
+            return
+        self.cores[name].acknowledge(outgoing)
+        self._commit(name, batch)
+        if mishap is Mishap.DIES_ACKNOWLEDGED:
+            self._die(name, action)
+
+    def _publish(self, outgoing: Sequence[Outgoing]) -> None:
+        for record in outgoing:
+            headers = dict(record.headers)
+            kind, attempt = headers.get("ce_type", b"?").decode(), headers.get("ce_attempt", b"1").decode()
+            number = self._numbers.get((record.key or b"").decode(), 0)
+            name = f"{kind}({number})" + (f"~{attempt}" if attempt != "1" else "")
+            partition = record.partition
+            if Protection.KEY_ORDERING in self.taken_away:
+                partition = partition_of(f"{record.id}~{attempt}".encode(), PARTITIONS)
+            if record.topic.endswith(DEAD_LETTERS):
+                name = f"dead {name}"
+            self.now_is.broker.append(record, partition, name=name, id_=f"{record.id}~{attempt}")
+            if kind in _ENDS and number:
+                self.now_is.ended.setdefault(number, self.now_is.now)
+        self._skip_all()
+
+    def _skip_all(self) -> None:
+        """Have every group leave behind what is none of its business: that has no effect, whenever it is done."""
+        broker = self.now_is.broker
+        for name, wiring in self._wirings.items():
+            for place in self._places[name]:
+                log, at = broker.logs[place], broker.position(wiring.group, place)
+                while at < len(log) and (log[at].lost or not _concerns(log[at], wiring)):
+                    at += 1
+                broker.committed[wiring.group, place] = at
+
+    def _commit(self, name: str, batch: Sequence[Stored]) -> None:
+        now = self.now_is
+        for record in batch:
+            now.broker.commit(
+                self._wirings[name].group, now.generations[name], record.place, record.offset + 1
+            )
+        if batch:
+            self._skip_all()
+
+    def _die(self, name: str, action: Action) -> None:
+        if action.mishap is Mishap.DIES_COMMITTED:
+            self._committed(name)
+        self._arm(None)
+        self._strike(action, DEATHS.get(action.mishap) if action.mishap else None, over=True)
+        self.now_is.down.add(name)
+
+    def _boot(self, name: str) -> None:
+        """Start a service: it gets all partitions, and publishes what an earlier life has left."""
+        if Protection.OUTBOX in self.taken_away:
+            self._databases[name].run("DELETE FROM outbox")
+        core = self.cores[name] = self._core(name, self._hook)
+        self.now_is.generations[name] = self.now_is.broker.join(self._wirings[name].group)
+        after = 0
+        while left := core.unsent(range(PARTITIONS), after):
+            self._publish(left)
+            core.acknowledge(left)
+            after = left[-1].parcel
+        outgoing = core.wake(range(PARTITIONS), self.now_is.now)
+        self._publish(outgoing)
+        core.acknowledge(outgoing)
+        self._prints.pop(name, None)
+
+    def _core(self, name: str, probe: Probe) -> Core:
+        rules = self.plan.rules
+        return Core(self._wirings[name], rules, self._databases[name], recovery=self._recovery, probe=probe)
+
+    def _arm(self, mishap: Mishap | None) -> None:
+        self._hook.dies_at = DEATHS.get(mishap) if mishap else None
+        self._hook.error = (
+            TransientError if mishap is Mishap.FAILS
+            else PermanentError if mishap is Mishap.FAILS_FOR_GOOD
+            else None
+        )  # fmt: skip
+        self._hook.meanwhile = None
+        self._hook.decided.clear()
+
+    def _forget_inbox(self, name: str) -> None:
+        if Protection.INBOX in self.taken_away:
+            self._databases[name].run("DELETE FROM inbox")
+
+    def _resolve(self, name: str, subjects: Sequence[str], after: Sequence[Stored] = ()) -> list[Stored]:
+        """The records of these names, if a service could take all of them now, after those; else none."""
+        queues = {place: iter(self.queue(name, place)) for place in self._places[name]}
+        for record in after:
+            next(queues[record.place])
+        heads = {place: next(queue, None) for place, queue in queues.items()}
+        found: list[Stored] = []
+        for subject in subjects:
+            fits = (head for head in heads.values() if head is not None and head.name == subject)
+            record = min(fits, key=lambda one: one.sequence, default=None)
+            if record is None:
+                return []
+            found.append(record)
+            heads[record.place] = next(queues[record.place], None)
+        return found
+
+    def _is_up(self, name: str) -> bool:
+        return name not in self.now_is.down
+
+    def _requests(self) -> Iterator[tuple[Action, datetime]]:
+        """What customers and operators are still to ask for, and when, as far as that is known."""
+        now = self.now_is
+        for number, order in self._orders.items():
+            spec = order.spec
+            for verb, since, delay in (
+                (Verb.PLACES, self._since(spec.after), spec.at),
+                (
+                    Verb.CANCELS,
+                    (now.placed if spec.cancel and spec.cancel.after == "placed" else now.ended).get(number),
+                    spec.cancel.at if spec.cancel else None,
+                ),
+                (Verb.RETRIES, now.ended.get(number), spec.retry_compensation),
+            ):
+                if since is not None and delay is not None and (verb, number) not in now.asked:
+                    actor = OPERATOR if verb is Verb.RETRIES else CUSTOMER
+                    yield Action(actor, verb, (str(number),)), since + timedelta(seconds=float(delay))
+
+    def _since(self, after: str | None) -> datetime | None:
+        """When the orders of a name had all ended; without a name, the beginning."""
+        if after is None:
+            return START
+        ends = [
+            self.now_is.ended.get(number) for number, one in self._orders.items() if one.spec.name == after
+        ]
+        known = [end for end in ends if end is not None]
+        return max(known) if len(known) == len(ends) else None
+
+    # What is known of it.
+
+    def _ms(self) -> float:
+        first = min(self.now_is.placed.values(), default=self.now_is.now)
+        return round((self.now_is.now - first).total_seconds() * 1000, 3)
+
+    def _strike(self, action: Action, boundary: Boundary | None, *, over: bool) -> None:
+        kind = _KINDS.get(action.mishap, Fault.CRASH) if action.mishap else Fault.CRASH
+        orders = sorted(action.orders) or [None]
+        for number in orders:
+            order_id = self._orders[number].command.order_id if number in self._orders else None
+            self._add_strike(
+                kind, action.actor if action.actor in self.names else "order", boundary, order_id, over=over
+            )
+
+    def _add_strike(
+        self,
+        kind: Fault,
+        service: str | None,
+        boundary: Boundary | None,
+        order_id: str | None,
+        record: Stored | None = None,
+        *,
+        over: bool,
+    ) -> None:
+        at = self._ms()
+        strike = Strike(
+            fault=len(self.now_is.strikes),
+            kind=kind,
+            service=service,
+            boundary=boundary,
+            order_id=order_id,
+            record_id=dict(record.headers)["ce_id"].decode() if record else None,
+            record_type=dict(record.headers)["ce_type"].decode() if record else None,
+            at_ms=at,
+            over_ms=at if over else None,
+        )
+        self.now_is.strikes += (strike,)
+
+    def recording(self, unfinished: str | None = None) -> Recording:
+        """What has happened, as a replay would have recorded it."""
+        counted = {}
+        for name, core in self.cores.items():
+            with core.database.read() as connection:
+                counted[name] = counts(connection)
+        happened = Happened(
+            unfinished=unfinished,
+            wall_s=(self.now_is.now - START).total_seconds(),
+            counts=counted,
+            strikes=self.now_is.strikes,
+            requested=self.now_is.requested,
+        )
+        return gather_evidence(self.plan, self.cores, self.now_is.broker.records(), "", happened)
+
+    def fingerprint(self) -> bytes:
+        """A hash of all that what comes next, and its verdict, can depend on.
+
+        That leaves out how often something was counted, and when it was, but for what is still due: two
+        histories that differ in nothing else will be judged alike.
+        """
+        now = self.now_is
+        for name in self.names:
+            if name not in self._prints:
+                self._prints[name] = self._databases[name].content()
+        logs = [
+            (place, [(one.id, one.lost, one.spoiled) for one in log])
+            for place, log in sorted(now.broker.logs.items())
+        ]
+        known = (
+            [(name, self._prints[name], _known(self.cores[name])) for name in self.names],
+            logs,
+            sorted(now.broker.committed.items()),
+            sorted(now.down),
+            [(name, [one.id for one in left]) for name, left in sorted(now.stalled.items())],
+            sorted(now.asked),
+            [(one.order_id, one.what, one.accepted) for one in now.requested],
+            sorted((one.kind, one.order_id or "", one.record_id or "") for one in now.strikes),
+            sorted(key for key, times in now.handled.items() if times > 1),
+            int((now.now - START).total_seconds() / GRAIN_S),
+            now.early,
+        )
+        return blake2b(repr(known).encode(), digest_size=16).digest()
+
+    # Coming back.
+
+    def snapshot(self) -> Snapshot:
+        """This moment."""
+        return Snapshot(
+            self.now_is.copy(),
+            {name: database.image() for name, database in self._databases.items()},
+            {name: _memory(core) for name, core in self.cores.items()},
+        )
+
+    def put_back(self, snapshot: Snapshot) -> None:
+        """Go on from a moment before, of the same history or of one that shares its beginning."""
+        self.now_is = snapshot.situation.copy()
+        for name, database in self._databases.items():
+            database.put_back(snapshot.images[name])
+            _remember(self.cores[name], snapshot.memories[name])
+        self._prints.clear()
+
+    def _committed(self, name: str) -> None:
+        """Note what a transaction of a service has done."""
+        self.now_is.handled.update((name, message) for message in self._hook.decided)
+        self._arm(None)
+        self._prints.pop(name, None)
+
+
+def _request(verb: Verb, order: PlacedOrder) -> tuple[Message, OrderStatus | None]:
+    """The command of a request, and the status at which its order can take it."""
+    order_id = order.command.order_id
+    match verb:
+        case Verb.CANCELS:
+            return CancelOrder(order_id=order_id), OrderStatus.PENDING
+        case Verb.RETRIES:
+            return RetryCompensation(order_id=order_id), OrderStatus.COMPENSATION_FAILED
+        case _:
+            return order.command, None
+
+
+def _concerns(record: Stored, wiring: Wiring) -> bool:
+    kind = dict(record.headers).get("ce_type", b"").decode()
+    return kind in wiring.reaction_to
+
+
+def _known(core: Core) -> list[tuple[str, object]]:
+    """What a core knows beside its database, in so far as it matters for what comes next."""
+    return [(name, sorted(value)) for name, value in vars(core).items() if isinstance(value, set)]
+
+
+def _memory(core: Core) -> dict[str, Any]:
+    """What a core knows beside its database; all else in it never changes."""
+    return {name: copy(value) for name, value in vars(core).items() if _changes(value)}
+
+
+def _remember(core: Core, memory: Mapping[str, Any]) -> None:
+    for name, value in memory.items():
+        if isinstance(value, Counter):  # it is shared with the parts that count
+            counter = getattr(core, name)
+            counter.clear()
+            counter.update(value)
+        else:
+            setattr(core, name, copy(value))
+
+
+def _changes(value: object) -> bool:
+    return value is None or isinstance(value, Counter | set | list | str)
