@@ -128,12 +128,9 @@ def stock_is_never_negative_in_time(case: Case) -> Iterator[Fault]:
     """
     account = case.records
     steps = sorted(
-        (
-            (standing.placed_ms + act.at_ms, act.deed is Deed.RESERVED, index, place)
-            for index, standing in enumerate(account.standings)
-            for place, act in enumerate(standing.acts)
-            if act.deed in {Deed.RESERVED, Deed.RELEASED}
-        ),
+        (at_ms, deed is Deed.RESERVED, index, place)
+        for index, standing in enumerate(account.standings)
+        for at_ms, deed, place in _takings(standing)
     )
     free = Counter(case.scenario.stock)
     held: Counter[int] = Counter()
@@ -146,6 +143,21 @@ def stock_is_never_negative_in_time(case: Case) -> Iterator[Fault]:
         if free[item] < 0:
             text = f"{item}: {free[item]} free after {standing.name} was {act.deed}"
             yield Fault(f"{text} (by the {account.source})", _wanting(account, item))
+
+
+def _takings(standing: Standing) -> list[tuple[float, Deed, int]]:
+    """When an order's goods were taken, and given back: the time, what it was, and which of its acts.
+
+    What was given back in the same moment in which it was taken was never missing.
+    """
+    found: list[tuple[float, Deed, int]] = []
+    for place, act in enumerate(standing.acts):
+        at_ms = standing.placed_ms + act.at_ms
+        if act.deed is Deed.RELEASED and found and found[-1][:2] == (at_ms, Deed.RESERVED):
+            found.pop()
+        elif act.deed in {Deed.RESERVED, Deed.RELEASED}:
+            found.append((at_ms, act.deed, place))
+    return found
 
 
 def charged_once(standing: Standing) -> Iterator[str]:

@@ -1,6 +1,7 @@
 """What the records on the broker say of the orders, without a look into any database.
 
-A message counts once, however often it was told: what has the same id is no news. Of a record that can't be
+A message counts once, however often it was told: what has the same id is no news, unless it tells once more
+what had been taken up again meanwhile. Of a record that can't be
 read, the headers still say what it was. One that a fault kept from the broker was told, too.
 """
 
@@ -34,6 +35,15 @@ from compare.checks.standing import ENDINGS, Account, Act, Deed, Source, Standin
 from compare.recording import Recording, TraceRecord
 from compare.scenario import Scenario
 
+_TAKEN_UP: Final[dict[str, OrderStatus]] = {
+    OrderAborted.__name__: OrderStatus.COMPENSATION_FAILED,
+    RetryCompensation.__name__: OrderStatus.COMPENSATION_FAILED,
+    OrderCompensationFailed.__name__: OrderStatus.COMPENSATING,
+    SagaCompensationFailed.__name__: OrderStatus.COMPENSATING,
+}
+"""By type of what may happen to an order more than once: the status in which it is news again.
+
+An operator can have a failed compensation tried again, and it can fail again."""
 ANY_REASON: Final = "(can't be read)"
 """The reason in a record of which only the headers could be read."""
 
@@ -46,6 +56,8 @@ class _Word(NamedTuple):
     at_ms: float
     cause_ms: float
     cause: str | None = None
+    again: bool = False
+    """It was told before."""
 
 
 def account_of_records(scenario: Scenario, recording: Recording) -> Account:
@@ -83,15 +95,18 @@ def _words(records: Sequence[TraceRecord], lost: Iterable[_Word], placed_ms: flo
     for record in records:
         while waiting and waiting[0].at_ms - placed_ms <= record.at_ms:
             yield waiting.pop(0)
-        if not record.duplicate:
+        if not record.duplicate or record.type in _TAKEN_UP:
             cause_ms = min(record.at_ms, times.get(record.causation_id, record.at_ms))
-            yield _Word(record.type, readable.get(record.id), record.at_ms, cause_ms, record.cause)
+            body, again = readable.get(record.id), record.duplicate
+            yield _Word(record.type, body, record.at_ms, cause_ms, record.cause, again)
     yield from waiting
 
 
 def _standing(blank: Standing, words: Iterable[_Word]) -> Standing:
     standing = blank
     for word in words:
+        if word.again and standing.status != _TAKEN_UP[word.type]:
+            continue
         placed = replace(standing, status=OrderStatus.PENDING) if standing is blank else standing
         standing = _HEARD.get(word.type, _no_news)(placed, word)
     return standing
@@ -114,10 +129,13 @@ def _released(standing: Standing, word: _Word) -> Standing:
 
 
 def _charged(standing: Standing, word: _Word) -> Standing:
-    """Somebody was charged, unless it only answers a cancel: that tells the outcome there was before."""
+    """Somebody was charged, unless it only answers a cancel: that tells the outcome there was before.
+
+    What a lost record answers is not known; it may have been a cancel.
+    """
     cents = _amount(word, "amount_cents", standing.due_cents)
     cause = MESSAGES.get(word.cause or "")
-    repeated = cause is not None and cause.STEP is Step.CANCEL and standing.charged == cents
+    repeated = (cause is None or cause.STEP is Step.CANCEL) and standing.charged == cents
     charged = standing if repeated else _done(standing, Deed.CHARGED, cents, word.at_ms)
     return replace(charged, payment=PaymentStatus.CHARGED, charged=cents)
 

@@ -43,6 +43,8 @@ class Anomaly(StrEnum):
     """What the databases have was never told, or the other way round."""
     REPEATED = "handled twice"
     UNEXPLAINED = "unexplained end"
+    BROKEN = "broken service"
+    """A service failed in a way that it has no answer to."""
     OTHER = "other"
 
 
@@ -111,16 +113,21 @@ def go_on(
     """Let a history that has begun with these actions go on to its end."""
     happened = list(actions)
     while len(happened) < most_steps:
-        action = policy.step(world)
+        try:
+            action = policy.step(world)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is what this history is to show
+            return conclude(world, happened, broken=f"then, a service breaks: {type(error).__name__}: {error}")
         if action is None:
             return conclude(world, happened)
         happened.append(action)
     return conclude(world, happened, f"after {most_steps} steps it still goes on")
 
 
-def conclude(world: World, actions: Sequence[Action], unfinished: str | None = None) -> History:
-    """Judge what has happened."""
-    recording = world.recording(unfinished)
+def conclude(
+    world: World, actions: Sequence[Action], unfinished: str | None = None, broken: str | None = None
+) -> History:
+    """Judge what has happened, though it may be `unfinished`, or have `broken` off, for a reason."""
+    recording = world.recording(unfinished or broken)
     scenario = world.plan.scenario
     findings = tuple(one for one in judge(scenario, recording) if one.check not in _EXPECTATIONS)
     faults = [
@@ -129,9 +136,10 @@ def conclude(world: World, actions: Sequence[Action], unfinished: str | None = N
     anomalies = set[Anomaly]()
     if verdict_of(findings) is not Verdict.VALID:
         anomalies |= set(_classified(Case(scenario, recording), findings))
-    if unfinished is not None:
-        anomalies.add(Anomaly.STUCK)
-        faults.append(unfinished)
+    for anomaly, text in ((Anomaly.STUCK, unfinished), (Anomaly.BROKEN, broken)):
+        if text is not None:
+            anomalies.add(anomaly)
+            faults.append(text)
     for text in unexplained(world, recording):
         anomalies.add(Anomaly.UNEXPLAINED)
         faults.append(text)

@@ -169,6 +169,8 @@ class World:
         self.now_is.broker.create_topics(self.mode.all_topics, PARTITIONS)
         self.cores: dict[str, Core] = {}
         self._prints: dict[str, object] = {}
+        self._arm(None)
+        self._locks.release()
         for name, database in self._databases.items():
             database.clear()
             self.cores[name] = self._core(name, self._hook)
@@ -229,6 +231,22 @@ class World:
     def queue(self, name: str, place: Place) -> list[Stored]:
         """What a service has still to read of a place."""
         return list(self.now_is.broker.fetch(self._wirings[name].group, place))
+
+    def following(self, name: str, subjects: Sequence[str]) -> list[str]:
+        """The names of the records that a service could take next, after these, the oldest first."""
+        taken = Counter(record.place for record in self._resolve(name, subjects))
+        queues = (self.queue(name, place)[taken[place] :] for place in self._places[name])
+        heads = sorted((queue[0] for queue in queues if queue), key=lambda one: one.sequence)
+        return list(dict.fromkeys(head.name for head in heads))
+
+    def repeatable(self) -> list[str]:
+        """The names of the records that the broker may have once more."""
+        found = (one for one in self.now_is.broker.records() if not one.topic.endswith(DEAD_LETTERS))
+        return list(dict.fromkeys(one.name for one in sorted(found, key=lambda one: one.sequence)))
+
+    def touchable(self) -> list[str]:
+        """The names of the records that may get lost, or spoiled, on their way."""
+        return list(dict.fromkeys(one.name for one in self._untouched()))
 
     def unread(self) -> list[Stored]:
         """The records that are still to be taken by somebody."""
@@ -324,7 +342,7 @@ class World:
         finally:
             self._locks.release()
         if action.mishap in {Mishap.FAILS, Mishap.FAILS_FOR_GOOD}:
-            self._strike(action, Boundary.DECIDED, over=True)
+            self._strike(action, Boundary.DECIDED)
         self._hook.error = None
         self._finish(name, [*told, *outgoing], action, () if early else batch)
         if told:
@@ -353,7 +371,7 @@ class World:
         outgoing = self.cores[name].wake(range(PARTITIONS), self.now_is.now)
         self._locks.release()
         if action.mishap in {Mishap.FAILS, Mishap.FAILS_FOR_GOOD}:
-            self._strike(action, Boundary.DECIDED, over=True)
+            self._strike(action, Boundary.DECIDED)
         self._finish(name, outgoing, action)
         return True
 
@@ -378,7 +396,7 @@ class World:
         (subject,) = action.subjects
         broker = self.now_is.broker
         if action.verb is Verb.REPEATS:
-            there = [one for one in broker.records() if one.name == subject and not one.spoiled]
+            there = [one for one in broker.records() if one.name == subject]
         else:
             there = [one for one in self._untouched() if one.name == subject]
         if not there:
@@ -392,7 +410,7 @@ class World:
             broker.spoil(record)
         self._skip_all()
         order_id = (record.key or b"").decode()
-        self._add_strike(_WIRE_KINDS[action.verb], None, None, order_id, record, over=True)
+        self._add_strike(_WIRE_KINDS[action.verb], None, None, order_id, record)
         return True
 
     def _untouched(self) -> list[Stored]:
@@ -422,7 +440,7 @@ class World:
             self._die(name, action)
             return
         if mishap is Mishap.STALLS:
-            self._strike(action, Boundary.COMMITTED, over=True)
+            self._strike(action, Boundary.COMMITTED)
             self.now_is.stalled[name] = tuple(outgoing)
             self._boot(name)
             return
@@ -474,7 +492,7 @@ class World:
         if action.mishap is Mishap.DIES_COMMITTED:
             self._committed(name)
         self._arm(None)
-        self._strike(action, DEATHS.get(action.mishap) if action.mishap else None, over=True)
+        self._strike(action, DEATHS.get(action.mishap) if action.mishap else None)
         self.now_is.down.add(name)
 
     def _boot(self, name: str) -> None:
@@ -519,10 +537,10 @@ class World:
         heads = {place: next(queue, None) for place, queue in queues.items()}
         found: list[Stored] = []
         for subject in subjects:
-            fits = (head for head in heads.values() if head is not None and head.name == subject)
-            record = min(fits, key=lambda one: one.sequence, default=None)
-            if record is None:
+            fits = [head for head in heads.values() if head is not None and head.name == subject]
+            if not fits:
                 return []
+            record = min(fits, key=lambda one: one.sequence)
             found.append(record)
             heads[record.place] = next(queues[record.place], None)
         return found
@@ -560,18 +578,17 @@ class World:
 
     # What is known of it.
 
-    def _ms(self) -> float:
+    def _ms(self, moment: datetime | None = None) -> float:
+        """Milliseconds from the first order's placing, until a moment or now."""
         first = min(self.now_is.placed.values(), default=self.now_is.now)
-        return round((self.now_is.now - first).total_seconds() * 1000, 3)
+        return round(((moment or self.now_is.now) - first).total_seconds() * 1000, 3)
 
-    def _strike(self, action: Action, boundary: Boundary | None, *, over: bool) -> None:
+    def _strike(self, action: Action, boundary: Boundary | None) -> None:
         kind = _KINDS.get(action.mishap, Fault.CRASH) if action.mishap else Fault.CRASH
-        orders = sorted(action.orders) or [None]
-        for number in orders:
-            order_id = self._orders[number].command.order_id if number in self._orders else None
-            self._add_strike(
-                kind, action.actor if action.actor in self.names else "order", boundary, order_id, over=over
-            )
+        service = action.actor if action.actor in self.names else "order"
+        ids = [self._orders[number].command.order_id for number in sorted(action.orders & self._orders.keys())]
+        for order_id in ids or [None]:
+            self._add_strike(kind, service, boundary, order_id)
 
     def _add_strike(
         self,
@@ -580,20 +597,20 @@ class World:
         boundary: Boundary | None,
         order_id: str | None,
         record: Stored | None = None,
-        *,
-        over: bool,
     ) -> None:
-        at = self._ms()
+        headers = {name: value.decode() for name, value in record.headers} if record else {}
+        # What was struck on its way was struck when it was told, whenever that comes out.
+        at = self._ms(datetime.fromisoformat(headers["ce_time"]) if record else None)
         strike = Strike(
             fault=len(self.now_is.strikes),
             kind=kind,
             service=service,
             boundary=boundary,
             order_id=order_id,
-            record_id=dict(record.headers)["ce_id"].decode() if record else None,
-            record_type=dict(record.headers)["ce_type"].decode() if record else None,
+            record_id=headers.get("ce_id"),
+            record_type=headers.get("ce_type"),
             at_ms=at,
-            over_ms=at if over else None,
+            over_ms=at,
         )
         self.now_is.strikes += (strike,)
 
