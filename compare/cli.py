@@ -14,10 +14,9 @@ import traceback
 from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from pydantic import BaseModel
-from rich.console import Console
 from rich.table import Table
 
 from common import __version__
@@ -27,6 +26,7 @@ from common.settings import Settings, describe_settings, is_address, load_settin
 from compare.bench.command import add_bench
 from compare.bench.document import BenchDocument
 from compare.checks import Verdict, verdict_of
+from compare.console import PlainConsole
 from compare.dlq_command import add_dlq
 from compare.lab import EMBEDDED, MODES, Lab, open_broker
 from compare.processes import Processes
@@ -52,16 +52,6 @@ exit codes: 0 valid, 1 invalid (an expectation or an invariant was broken), 2 un
 not be judged), 64 usage, 130 interrupted.
 
 """
-
-
-class _Console(Console):
-    """Shows text as it is, even if it looks like markup, and leaves a broken pipe to `main`."""
-
-    def __init__(self, *, stderr: bool = False) -> None:
-        super().__init__(stderr=stderr, highlight=False, markup=False, emoji=False)
-
-    def on_broken_pipe(self) -> NoReturn:
-        raise BrokenPipeError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -186,7 +176,7 @@ def _run(arguments: argparse.Namespace) -> int:
     scenarios = [find_scenario(name) for name in arguments.scenarios] or built_in_scenarios()
     _check_order(arguments.order, scenarios)
     # With the document on standard output, people read the report on the other channel.
-    report = Report(_Console(stderr=arguments.json == "-"), verbose=arguments.verbose)
+    report = Report(PlainConsole(stderr=arguments.json == "-"), verbose=arguments.verbose)
     if arguments.json is not None:
         _check_writable(arguments.json)
     # Not as the coroutine's result: Python 3.11 would write out all of it, unseen, when its loop is closed.
@@ -278,13 +268,13 @@ def _list(_: argparse.Namespace) -> int:
     table.add_column("what happens", overflow="fold")
     for scenario in built_in_scenarios():
         table.add_row(scenario.name, str(scenario.total_orders), " ".join(scenario.description.split()))
-    _Console().print(table)
+    PlainConsole().print(table)
     return 0
 
 
 def _show(arguments: argparse.Namespace) -> int:
     scenario = find_scenario(arguments.scenario)
-    console = _Console()
+    console = PlainConsole()
     console.print(f"{scenario.name}: {' '.join(scenario.description.split())}")
     console.print(
         "stock: " + (", ".join(f"{pieces} {item}" for item, pieces in scenario.stock.items()) or "none")

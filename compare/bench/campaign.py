@@ -34,7 +34,7 @@ from compare.bench.spec import (
     Phase,
     Spec,
 )
-from compare.bench.subjects import topics_of
+from compare.bench.subjects import hops_of, topics_of
 from compare.lab import EMBEDDED, Broker, open_broker
 from compare.lines import LONGEST_LINE
 
@@ -44,6 +44,8 @@ _GRACE_S: Final = 60.0
 """For starting, warming up and stopping."""
 _STOP_LIMIT_S: Final = 5.0
 
+STARTING: Final = "starting"
+"""In place of a phase, while a subject starts and warms up; that is told once for each measurement."""
 Told = Callable[[str, int, str, int, int], None]
 """Is told the subject, the repeat, the phase, and how many of how many orders have ended."""
 
@@ -85,6 +87,7 @@ async def measure(plan: Plan, settings: Settings, told: Told, keep: Callable[[Ru
         if plan.within_s is not None and repeat > 1 and began_repeat - began + longest > plan.within_s:
             return
         for subject in plan.subjects:
+            told(subject, repeat, STARTING, 0, plan.warm_up)
             for measured in await _measurement(plan, settings, subject, load, _about(told, subject, repeat)):
                 keep(Run(subject=subject, repeat=repeat, measured=measured))
         longest = max(longest, monotonic() - began_repeat)
@@ -115,6 +118,7 @@ async def _measurement(
                     drain_s=plan.drain_s,
                     settle_s=plan.settle_s,
                     sample_every=plan.sample_every,
+                    hops=hops_of(subject),
                 )
                 return await _Child(spec, told).run()
         finally:

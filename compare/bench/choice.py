@@ -12,14 +12,13 @@ from compare.bench.campaign import Plan
 from compare.bench.document import SettingsUsed
 from compare.bench.environment import database
 from compare.bench.relay import relay_of
+from compare.bench.saturation import NEAR
 from compare.bench.spec import CLOSED, IDLE, Phase, server_for
 from compare.lab import EMBEDDED, MODES
 from compare.peers import PEERS
 
 _RATES: Final = (100.0, 300.0, 1000.0)
 _QUICK_RATES: Final = (200.0,)
-_BELOW: Final = 0.9
-"""Of what it sustains: a subject isn't offered more than that, unless it is asked for."""
 _IDLE_ORDERS: Final = 200
 _QUICK_IDLE_ORDERS: Final = 30
 _QUICK_S: Final = 52.0
@@ -53,7 +52,9 @@ class Choice:
         self._orders: int = arguments.orders or (
             _SCALING_ORDERS if arguments.scaling else 800 if quick else 4_000
         )
-        self._seconds: float = arguments.seconds or (1.5 if quick else 10.0)
+        self._seconds: float = arguments.seconds or (
+            _SCALING_S if arguments.scaling else 1.5 if quick else 10.0
+        )
         self._repeats: int = arguments.repeats or (1 if arguments.scaling else 3 if quick else 6)
         self._warm_up = 100 if quick else 500
         self._partitions: int = arguments.partitions or settings.topic_partitions
@@ -91,7 +92,8 @@ class Choice:
         arguments, seconds = self._arguments, self._seconds
         idle = _QUICK_IDLE_ORDERS if arguments.quick else _IDLE_ORDERS
         rates = arguments.rates or (_QUICK_RATES if arguments.quick else _RATES)
-        below = None if arguments.rates else _BELOW
+        # What is near its limit a subject is offered only if that is asked for.
+        below = None if arguments.rates else NEAR
         return (
             Phase(name=CLOSED, concurrency=arguments.concurrency, orders=self._orders, seconds=seconds),
             Phase(name=IDLE, concurrency=1, orders=idle, seconds=seconds),
@@ -119,7 +121,7 @@ class Choice:
         return tuple(plans)
 
     def _many(self, name: str, orders: int) -> Phase:
-        return Phase(name=name, concurrency=self._arguments.concurrency, orders=orders, seconds=_SCALING_S)
+        return Phase(name=name, concurrency=self._arguments.concurrency, orders=orders, seconds=self._seconds)
 
     def _plan(self, phases: tuple[Phase, ...], sample_every: int = 0, instances: int | None = None) -> Plan:
         arguments = self._arguments

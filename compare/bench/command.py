@@ -13,8 +13,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, get_args
 
-from rich.console import Console
-
 from common.command_line import Parser
 from common.errors import ConfigurationError
 from common.settings import Settings, is_address, load_settings
@@ -22,16 +20,21 @@ from compare.bench.campaign import measure
 from compare.bench.choice import Choice
 from compare.bench.document import BenchDocument, Peer, Run
 from compare.bench.environment import machine, versions
-from compare.bench.figures import figures
+from compare.bench.figures import figures, ratios
 from compare.bench.plot import check_plotting, plot
 from compare.bench.report import BenchReport, verdict_of_runs
 from compare.bench.spec import Durability
+from compare.bench.telling import telling
 from compare.checks import Verdict
+from compare.console import PlainConsole
 from compare.lab import EMBEDDED, MODES
 from compare.peers import PEERS
-from compare.progress import progress_bar
 
 _MOST: Final = 10_000_000
+_MOST_ITEMS: Final = 1_000_000
+_MOST_PARTITIONS: Final = 1_000
+_MOST_INSTANCES: Final = 100
+_MOST_REPEATS: Final = 1_000
 
 
 def add_bench(commands: argparse._SubParsersAction[Parser], code_of: Callable[[Verdict], int]) -> None:
@@ -49,8 +52,10 @@ def add_bench(commands: argparse._SubParsersAction[Parser], code_of: Callable[[V
     _add_load(bench)
     _add_surroundings(bench)
     bench.add_argument(
-        "--repeats", metavar="N", type=_number, help="(default: 6, the least for 95 %%; 3 if quick)"
-    )
+        "--repeats", metavar="N", type=_up_to(_MOST_REPEATS),
+        help="times that all subjects take their turn, 1 to 1,000; if quick, fewer if time runs out "
+        "(default: 6, the least for 95 %%; 3 if quick; 1 if scaling)",
+    )  # fmt: skip
     bench.add_argument("--quick", action="store_true", help="end within a minute: smaller, fewer, less sure")
     bench.add_argument(
         "--scaling",
@@ -72,20 +77,19 @@ def add_bench(commands: argparse._SubParsersAction[Parser], code_of: Callable[[V
 def _add_load(bench: argparse.ArgumentParser) -> None:
     bench.add_argument("--mode", choices=["both", *MODES], default="both", help="one mode only")
     bench.add_argument(
-        "--orders",
-        metavar="N",
-        type=_number,
-        help="in the closed loop, at most (default: 4000; 800 if quick)",
-    )
+        "--orders", metavar="N", type=_up_to(_MOST),
+        help="orders placed in the closed loop, unless --seconds are over before, 1 to 10,000,000 "
+        "(default: 4000; 800 if quick; 100000 if scaling)",
+    )  # fmt: skip
     bench.add_argument(
-        "--seconds",
-        metavar="S",
-        type=_positive,
-        help="of placing orders in each phase (default: 10; 1.5 if quick)",
-    )
+        "--seconds", metavar="S", type=_positive,
+        help="seconds for which orders are placed in each phase, at most "
+        "(default: 10; 1.5 if quick; 3600 if scaling)",
+    )  # fmt: skip
     bench.add_argument(
-        "--concurrency", metavar="N", type=_number, default=200, help="orders under way (default: 200)"
-    )
+        "--concurrency", metavar="N", type=_up_to(_MOST), default=200,
+        help="orders under way in the closed loop (default: 200)",
+    )  # fmt: skip
     bench.add_argument(
         "--rates", metavar="R[,...]", type=_rates,
         help="orders per second in the open loops (default: 100,300,1000, as far as they are below 90 %% of "
@@ -96,8 +100,9 @@ def _add_load(bench: argparse.ArgumentParser) -> None:
         help="share of the orders whose payment is declined, so that they are compensated (default: 0.2)",
     )  # fmt: skip
     bench.add_argument(
-        "--items", metavar="N", type=_number, default=100,
-        help="that the orders are spread over; with 1, all contend for one row (default: 100)",
+        "--items", metavar="N", type=_up_to(_MOST_ITEMS), default=100,
+        help="items in stock that the orders are spread over, 1 to 1,000,000; with 1, all contend for one "
+        "row (default: 100)",
     )  # fmt: skip
 
 
@@ -107,14 +112,16 @@ def _add_surroundings(bench: argparse.ArgumentParser) -> None:
         help="(default: KAFKA_BOOTSTRAP_SERVERS, else embedded)",
     )  # fmt: skip
     bench.add_argument(
-        "--partitions", metavar="N", type=_number, help="of each topic (default: TOPIC_PARTITIONS)"
-    )
+        "--partitions", metavar="N", type=_up_to(_MOST_PARTITIONS),
+        help="partitions of each topic, 1 to 1,000 (default: TOPIC_PARTITIONS, else 3)",
+    )  # fmt: skip
     bench.add_argument(
         "--processes", action="store_true", help="each service in a process of its own (default: all in one)"
     )
     bench.add_argument(
-        "--instances", metavar="N", type=_number, default=1,
-        help="of each service, in processes of their own; several need another broker than the embedded one",
+        "--instances", metavar="N", type=_up_to(_MOST_INSTANCES), default=1,
+        help="instances of each service, 1 to 100; several are processes of their own, and need another "
+        "broker than the embedded one (default: 1)",
     )  # fmt: skip
     bench.add_argument(
         "--durability", choices=get_args(Durability), default="FULL",
@@ -136,7 +143,7 @@ def run(arguments: argparse.Namespace) -> Verdict:
     if arguments.plot is not None:
         check_plotting(arguments.plot)
     chosen = Choice(arguments, settings)
-    console = Console(stderr=arguments.json == "-", highlight=False, markup=False, emoji=False)
+    console = PlainConsole(stderr=arguments.json == "-")
     for note in chosen.notes:
         console.print(note)
     began, begun = monotonic(), datetime.now(UTC)
@@ -153,25 +160,21 @@ def run(arguments: argparse.Namespace) -> Verdict:
         peers=tuple(map(_described, chosen.peers)),
         verdict=verdict_of_runs(runs).value,
         figures=figures(runs),
+        ratios=ratios(runs),
         runs=tuple(runs),
     )
-    BenchReport(console).document(document)
-    if arguments.plot is not None:
-        plot(document, Path(arguments.plot))
-    if arguments.json is not None:
-        _write(document, arguments.json)
+    try:
+        BenchReport(console).document(document)
+    finally:
+        # Also if whoever reads the report has seen enough of it.
+        _keep(document, arguments)
     return Verdict(document.verdict)
 
 
 async def _measure(chosen: Choice, settings: Settings, runs: list[Run]) -> None:
-    with progress_bar() as progress:
-        task = progress.add_task("starting")
-
-        def told(subject: str, repeat: int, phase: str, ended: int, orders: int) -> None:
-            progress.update(task, description=f"{repeat}: {subject}, {phase}", completed=ended, total=orders)
-
+    with telling() as told:
         for plan in chosen.plans:
-            await measure(plan, settings, told, runs.append)
+            await measure(plan, settings, told(plan), runs.append)
 
 
 def _described(name: str) -> Peer:
@@ -185,30 +188,48 @@ def _described(name: str) -> Peer:
     )
 
 
+def _keep(document: BenchDocument, arguments: argparse.Namespace) -> None:
+    if arguments.json is not None:
+        _write(document, arguments.json)
+    if arguments.plot is not None:
+        plot(document, Path(arguments.plot))
+
+
 def _write(document: BenchDocument, target: str) -> None:
     text = document.model_dump_json(indent=2) + "\n"
     if target == "-":
         sys.stdout.write(text)
         return
-    Path(target).write_text(text, encoding="utf-8")
+    try:
+        Path(target).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ConfigurationError(f"--json {target}: can't be written: {error.strerror}.") from error
 
 
 def _check_writable(option: str, target: str | None) -> None:
-    """Say before the run, not after it, that its result can't be kept."""
+    """Say before the run, not after it, that its result can't be kept; leave nothing behind by the trial."""
     if target is None or (target == "-" and option == "json"):
         return
+    path = Path(target)
     try:
-        Path(target).open("a", encoding="utf-8").close()
+        # Of a link to nowhere, it is the file that would be new.
+        path, is_new = path.resolve(), not path.exists()
+        path.open("a", encoding="utf-8").close()
+        if is_new:
+            path.unlink()
     except OSError as error:
         message = f"--{option} {target}: can't be written: {error.strerror}."
         raise ConfigurationError(message) from error
 
 
-def _number(text: str) -> int:
-    if not text.isdecimal() or not 1 <= int(text) <= _MOST:
-        message = f"{text!r} is no number from 1 to {_MOST}"
-        raise argparse.ArgumentTypeError(message)
-    return int(text)
+def _up_to(most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or not 1 <= int(text) <= most:
+            message = f"{text!r} is no number from 1 to {most:,}"
+            raise argparse.ArgumentTypeError(message)
+        return int(text)
+
+    return number
 
 
 def _positive(text: str) -> float:

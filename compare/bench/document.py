@@ -80,8 +80,19 @@ class Figure(Frozen):
     unit: str
     value: Interval
     share_of_limit: Interval | None = Field(
-        description="of the raw relay's in the same repeat; none where that has no such number"
+        description="of the raw relay's in the same repeat; none where that has no such number, or a share "
+        "says nothing"
     )
+
+
+class Ratio(Frozen):
+    """What a mode's number is of the other's in the same repeat, over the repeats."""
+
+    subject: str
+    base: str = Field(description="the mode whose number it is divided by")
+    phase: str
+    metric: str
+    value: Interval
 
 
 class BenchDocument(Frozen):
@@ -97,4 +108,5 @@ class BenchDocument(Frozen):
     peers: tuple[Peer, ...]
     verdict: Literal["valid", "invalid", "unknown"]
     figures: tuple[Figure, ...]
+    ratios: tuple[Ratio, ...] = Field(description="of the modes, if both were measured")
     runs: tuple[Run, ...]

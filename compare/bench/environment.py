@@ -20,7 +20,7 @@ from common.patience import short
 from common.store.postgresql import postgresql_engine
 from compare.bench.document import Machine
 
-_PACKAGES: Final = ("aiokafka", "confluent-kafka", "msgspec", "psycopg", "sqlalchemy")
+_PACKAGES: Final = ("aiokafka", "confluent-kafka", "msgspec", "psutil", "psycopg", "sqlalchemy")
 _CPU_INFO: Final = Path("/proc/cpuinfo")
 _SERVER: Final = ("server_version", "fsync", "synchronous_commit")
 

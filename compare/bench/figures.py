@@ -1,4 +1,7 @@
-"""The figures: what is told of each subject and phase over all repeats, and as a share of the raw relay's."""
+"""The figures: what is told of each subject and phase over all repeats.
+
+They are also given as multiples, of the raw relay's and of the other mode's.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,15 @@ from math import inf, isinf
 from typing import Final
 
 from compare.bench.confidence import estimate
-from compare.bench.document import Figure, Interval, Run
-from compare.bench.spec import LEFT_OUT, NOT_ENDED, VALID, Measured, Quantile, Quantiles
+from compare.bench.document import Figure, Interval, Ratio, Run
+from compare.bench.spec import IDLE, LEFT_OUT, NOT_ENDED, VALID, Measured, Quantile, Quantiles
 from compare.bench.subjects import limit_of
+from compare.lab import MODES
 
 Value = Callable[[Measured], float | None]
 """Of one measurement; infinite for what was not over, None for what isn't there."""
+Repeats = Mapping[int, Measured]
+"""What came of one subject in one phase, by repeat."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,23 +32,43 @@ class Metric:
     value: Value
     only: Callable[[Measured], bool] = lambda _: True
     """Of which phases it is told."""
+    compared: bool = True
+    """Whether it says something to have it as a multiple of another subject's."""
 
 
 def figures(runs: Sequence[Run]) -> tuple[Figure, ...]:
     """All figures; none of a subject and phase of which one run has failed, for the rest would flatter."""
-    by_place: dict[tuple[str, str], dict[int, Measured]] = defaultdict(dict)
-    for run in runs:
-        by_place[run.subject, run.measured.phase.name][run.repeat] = run.measured
+    sound = _sound(runs)
     return tuple(
         figure
-        for (subject, phase), measured in list(by_place.items())
-        if all(one.verdict == VALID for one in measured.values())
-        for figure in _figures(subject, phase, measured, _sound(by_place[limit_of(subject) or "", phase]))
+        for (subject, phase), measured in sound.items()
+        for figure in _figures(subject, phase, measured, sound.get((limit_of(subject) or "", phase), {}))
     )
 
 
-def _sound(measured: Mapping[int, Measured]) -> dict[int, Measured]:
-    return {repeat: one for repeat, one in measured.items() if one.verdict == VALID}
+def ratios(runs: Sequence[Run]) -> tuple[Ratio, ...]:
+    """What the one mode's figures are of the other's, as far as both have them."""
+    sound = _sound(runs)
+    base, subject = MODES
+    return tuple(
+        Ratio(subject=subject, base=base, phase=phase, metric=metric.name, value=found)
+        for one, phase in sound
+        if one == subject
+        for metric in METRICS
+        if (found := _multiple(metric, sound[one, phase], sound.get((base, phase), {}))) is not None
+    )
+
+
+def _sound(runs: Sequence[Run]) -> dict[tuple[str, str], Repeats]:
+    """By subject and phase; those of which all repeats are valid."""
+    by_place: dict[tuple[str, str], dict[int, Measured]] = defaultdict(dict)
+    for run in runs:
+        by_place[run.subject, run.measured.phase.name][run.repeat] = run.measured
+    return {
+        place: repeats
+        for place, repeats in by_place.items()
+        if all(one.verdict == VALID for one in repeats.values())
+    }
 
 
 def faults(runs: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
@@ -53,36 +79,41 @@ def faults(runs: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
             yield run.subject, run.measured.phase.name, f"repeat {run.repeat}: {why}"
 
 
-def _figures(
-    subject: str, phase: str, measured: Mapping[int, Measured], limit: Mapping[int, Measured]
-) -> Iterator[Figure]:
-    first = next(iter(measured.values()))
+def _figures(subject: str, phase: str, measured: Repeats, limit: Repeats) -> Iterator[Figure]:
     for metric in METRICS:
-        if not metric.only(first):
+        if (values := _values(metric, measured)) is None:
             continue
-        values = {
-            repeat: value for repeat, one in measured.items() if (value := metric.value(one)) is not None
-        }
-        if len(values) != len(measured):
-            continue
-        shares = [
-            share
-            for repeat, value in values.items()
-            if repeat in limit and (share := _share(value, metric.value(limit[repeat]))) is not None
-        ]
         yield Figure(
             subject=subject,
             phase=phase,
             metric=metric.name,
             unit=metric.unit,
             value=_interval(list(values.values())),
-            share_of_limit=_interval(shares) if len(shares) == len(values) else None,
+            share_of_limit=_multiple(metric, measured, limit),
         )
 
 
-def _share(value: float, limit: float | None) -> float | None:
-    """None where the one or the other was not over, or there is no limit."""
-    return None if not limit or isinf(limit) or isinf(value) else value / limit
+def _values(metric: Metric, measured: Repeats) -> dict[int, float] | None:
+    """By repeat; None if one has none."""
+    values = {
+        repeat: value
+        for repeat, one in measured.items()
+        if metric.only(one) and (value := metric.value(one)) is not None
+    }
+    return values if values and len(values) == len(measured) else None
+
+
+def _multiple(metric: Metric, measured: Repeats, base: Repeats) -> Interval | None:
+    """What the one is of the other, repeat by repeat: whatever the machine did meanwhile, it did to both.
+
+    None where in some repeat one of them has no value, or was not over, or there is nothing to divide by.
+    """
+    values, bases = _values(metric, measured), _values(metric, base)
+    if not metric.compared or values is None or bases is None or values.keys() != bases.keys():
+        return None
+    if not all(bases.values()) or any(map(isinf, (*values.values(), *bases.values()))):
+        return None
+    return _interval([value / bases[repeat] for repeat, value in values.items()])
 
 
 def _interval(values: Sequence[float]) -> Interval:
@@ -121,12 +152,18 @@ def _is_open(one: Measured) -> bool:
     return one.phase.rate is not None
 
 
-def _is_crowded(one: Measured) -> bool:
-    return one.phase.concurrency is not None and one.phase.concurrency > 1
+def _is_closed(one: Measured) -> bool:
+    """Whatever its concurrency: what it sustains is asked, be it of one order at a time."""
+    return not _is_paced(one)
 
 
 def _is_paced(one: Measured) -> bool:
-    return not _is_crowded(one)
+    return _is_open(one) or one.phase.name == IDLE
+
+
+def _ended_per_second(one: Measured) -> float:
+    """None at all is a figure here."""
+    return one.per_second or 0.0
 
 
 def _unended_share(one: Measured) -> float:
@@ -134,13 +171,14 @@ def _unended_share(one: Measured) -> float:
 
 
 METRICS: Final = (
-    Metric("throughput", "sagas/s", lambda one: one.per_second, _is_crowded),
+    Metric("throughput", "sagas/s", lambda one: one.per_second, _is_closed),
     Metric("cpu", "s/saga", _per_saga(lambda one: one.cpu_s)),
-    Metric("broker cpu", "s/saga", _per_saga(lambda one: one.broker_cpu_s), _is_crowded),
-    Metric("records", "1/saga", _per_saga(lambda one: one.records), _is_crowded),
-    Metric("bytes", "1/saga", _per_saga(lambda one: one.bytes), _is_crowded),
-    Metric("commits", "1/saga", _per_saga(lambda one: one.commits), _is_crowded),
-    Metric("memory", "bytes", lambda one: one.memory, _is_crowded),
+    Metric("broker cpu", "s/saga", _per_saga(lambda one: one.broker_cpu_s), _is_closed),
+    Metric("records", "1/saga", _per_saga(lambda one: one.records), _is_closed),
+    Metric("hops", "1/saga", _per_saga(lambda one: one.hops), _is_closed),
+    Metric("bytes", "1/saga", _per_saga(lambda one: one.bytes), _is_closed),
+    Metric("commits", "1/saga", _per_saga(lambda one: one.commits), _is_closed),
+    Metric("memory", "bytes", lambda one: one.memory, _is_closed),
     *(
         Metric(f"latency {name}", "s", _quantile(lambda one: one.latency, name), _is_paced)
         for name in ("p50", "p90", "p99", "p999")
@@ -149,6 +187,7 @@ METRICS: Final = (
         Metric(f"compensated {name}", "s", _quantile(lambda one: one.compensated, name), _is_open)
         for name in ("p50", "p99")
     ),
-    Metric("not ended", "share", _unended_share, _is_open),
+    Metric("ended", "sagas/s", _ended_per_second, _is_open, compared=False),
+    Metric("not ended", "share", _unended_share, _is_open, compared=False),
 )
 """All that is told, in the order in which it is."""

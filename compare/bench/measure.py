@@ -29,6 +29,7 @@ from compare.bench.spec import (
     LEFT_OUT,
     UNKNOWN,
     VALID,
+    Hops,
     Measured,
     Phase,
     Sample,
@@ -113,7 +114,9 @@ class Measurement:
         if not faults:
             faults = await self._subject.judge(Placed(self._spec.load, self._drive.placed))
             verdict = INVALID if faults else VALID
-        measured = _measured(phase, verdict, faults, self._drive.tally, costs, watched)
+        tally = self._drive.tally
+        hops = _hops(self._spec.hops, tally)
+        measured = _measured(phase, verdict, faults, tally, costs, watched, hops)
         if phase.name == CLOSED:
             self._sustained = measured.per_second
         return measured
@@ -182,7 +185,13 @@ class _Watched:
 
 
 def _measured(  # noqa: PLR0913, PLR0917 - all that a measurement consists of, in its own order
-    phase: Phase, verdict: Verdict, faults: tuple[str, ...], tally: Tally, costs: Costs, watched: _Watched
+    phase: Phase,
+    verdict: Verdict,
+    faults: tuple[str, ...],
+    tally: Tally,
+    costs: Costs,
+    watched: _Watched,
+    hops: int | None,
 ) -> Measured:
     unended = tally.placed - tally.ended
     return Measured(
@@ -203,8 +212,17 @@ def _measured(  # noqa: PLR0913, PLR0917 - all that a measurement consists of, i
         records=costs.records,
         bytes=costs.bytes,
         commits=costs.commits,
+        hops=hops,
         samples=tuple(watched.samples),
     )
+
+
+def _hops(each: Hops | None, tally: Tally) -> int | None:
+    """Of all orders that were placed: that each ends as it has to is judged, so it needn't be counted."""
+    if each is None:
+        return None
+    declined = len(tally.failed) + tally.declined_unended
+    return declined * each.declined + (tally.placed - declined) * each.completed
 
 
 class _Teller:

@@ -1,5 +1,7 @@
 """A benchmark's figures for people: the modes side by side, each number with its verdict and its limit.
 
+Beside the modes is what the one's number is of the other's, taken repeat by repeat.
+
 Peers, of which there may be many, have a line each below, with the modes among them.
 """
 
@@ -15,14 +17,17 @@ from rich.text import Text
 
 from compare.bench.document import BenchDocument, Figure, Interval, Run
 from compare.bench.figures import faults
+from compare.bench.saturation import NEAR, Pressure, pressure
 from compare.bench.scaling import Step, steps
 from compare.bench.spec import CLOSED, IDLE, INVALID, LEFT_OUT, NOT_ENDED, VALID, Phase, Quantile
 from compare.bench.subjects import RELAYS, limit_of
 from compare.checks import Verdict
-from compare.signs import VERDICTS, Pen
+from compare.lab import MODES
+from compare.signs import VERDICTS, Pen, Sign
 
 Show = Callable[[float], str]
 _THREE_DIGITS: Final = 99.95
+_SATURATED: Final = Sign("!", "!", "bold yellow")
 
 
 def _count(value: float) -> str:
@@ -49,20 +54,24 @@ class _Row(NamedTuple):
     metric: str
     label: str
     show: Show
+    queued: bool = False
+    """Whether orders that queue up make it another number than that of a system that keeps up."""
 
 
 _ROWS: Final = (
     _Row("throughput", "sagas/s", _count),
-    _Row("latency p50", "latency p50, ms", _milli),
-    _Row("latency p90", "  p90", _milli),
-    _Row("latency p99", "  p99", _milli),
-    _Row("latency p999", "  p99.9", _milli),
-    _Row("compensated p50", "to compensated p50", _milli),
-    _Row("compensated p99", "  p99", _milli),
+    _Row("latency p50", "latency p50, ms", _milli, queued=True),
+    _Row("latency p90", "  p90", _milli, queued=True),
+    _Row("latency p99", "  p99", _milli, queued=True),
+    _Row("latency p999", "  p99.9", _milli, queued=True),
+    _Row("compensated p50", "to compensated p50", _milli, queued=True),
+    _Row("compensated p99", "  p99", _milli, queued=True),
+    _Row("ended", "ended/s", _count),
     _Row("not ended", "not ended", _percent),
     _Row("cpu", "CPU us/saga", _micro),
     _Row("broker cpu", "  the broker's", _micro),
     _Row("records", "records/saga", _count),
+    _Row("hops", "hops/saga", _count),
     _Row("bytes", "bytes/saga", _count),
     _Row("commits", "commits/saga", _count),
     _Row("memory", "peak memory, MiB", _mebi),
@@ -86,6 +95,7 @@ class BenchReport:
     def document(self, document: BenchDocument) -> None:
         """Print all."""
         self._figures = {(one.subject, one.phase, one.metric): one for one in document.figures}
+        self._ratios = {(one.phase, one.metric): one.value for one in document.ratios}
         modes = [one for one in _subjects(document) if limit_of(one) is not None]
         for phase in _phases(document.runs):
             self._console.print(self._side_by_side(document, modes, phase))
@@ -97,26 +107,47 @@ class BenchReport:
         self._console.print(Text.assemble("All in all: ", self._pen.badge(Verdict(document.verdict))))
 
     def _side_by_side(self, document: BenchDocument, modes: Sequence[str], phase: Phase) -> Table:
-        table = self._table(_title(phase), *modes)
+        ratio = ["\n/ ".join(reversed(MODES))] if len(modes) > 1 else []
+        table = self._table("", *modes, *ratio)
+        # Not in a column's head: that would be a wide column, and 80 characters are soon used up.
+        table.title, table.title_justify, table.title_style = _title(phase), "left", "bold"
+        pressures = [pressure(document, phase, mode) for mode in modes]
+        if any(pressures):
+            table.add_row("rate / closed loop", *map(self._pressure, pressures))
         for row in _ROWS:
-            cells = [self._cell(mode, phase.name, row) for mode in modes]
+            cells = [
+                self._cell(
+                    mode, phase.name, row, crowded=row.queued and under is not None and under.saturated
+                )
+                for mode, under in zip(modes, pressures, strict=True)
+            ]
             if any(cells):
-                table.add_row(row.label, *(cell or "-" for cell in cells))
+                table.add_row(row.label, *(cell or "-" for cell in cells), self._ratio(phase.name, row))
         table.add_row("verdict", *(self._verdict(document.runs, mode, phase.name) for mode in modes))
         relays = [relay for mode in modes if (relay := limit_of(mode)) is not None]
         table.add_row("  the relay's", *(self._verdict(document.runs, one, phase.name) for one in relays))
         return table
 
-    def _cell(self, mode: str, phase: str, row: _Row) -> Text | None:
+    def _ratio(self, phase: str, row: _Row) -> str | None:
+        found = self._ratios.get((phase, row.metric))
+        return None if found is None else _times(found)
+
+    def _pressure(self, under: Pressure | None) -> Text:
+        if under is None:
+            return Text("-")
+        share = "-" if under.of_sustained is None else f"{100 * under.of_sustained:.0f} %"
+        return self._pen.signed(_SATURATED, f"{share} saturated") if under.saturated else Text(share)
+
+    def _cell(self, mode: str, phase: str, row: _Row, *, crowded: bool) -> Text | None:
         figure = self._figures.get((mode, phase, row.metric))
         if figure is None:
             return None
-        sound = VERDICTS[Verdict.VALID]
-        text = Text.assemble((self._pen.sign(sound), sound.style), " ", _value(figure.value, row.show))
+        sign = _SATURATED if crowded else VERDICTS[Verdict.VALID]
+        text = Text.assemble((self._pen.sign(sign), sign.style), " ", _value(figure.value, row.show))
         relay = self._figures.get((limit_of(mode) or "", phase, row.metric))
         share = figure.share_of_limit
-        if relay is not None and share is not None and _number(share.median) is not None:
-            text.append(f"\n  x{share.median:.2f} of {_shown(relay.value.median, row.show)}", style="dim")
+        if relay is not None and share is not None:
+            text.append(f"\n{_times(share)} of {_shown(relay.value.median, row.show)}", style="dim")
         return text
 
     def _in_lines(self, document: BenchDocument) -> Table:
@@ -134,11 +165,10 @@ class BenchReport:
         return table
 
     def _steps(self, found: Sequence[Step]) -> Table:
-        table = self._table("within one run", "orders", "CPU us/saga", "sagas/s", "memory, MiB")
+        table = self._table("within one run", "orders up to", "CPU us/saga", "sagas/s", "memory, MiB")
         for step in found:
-            orders = f"{step.first:,}-{step.last:,}"
             figures = (_micro(step.cpu_s), _count(step.per_second), _mebi(step.memory))
-            table.add_row(f"{step.subject}, {step.phase}", orders, *figures)
+            table.add_row(f"{step.subject}, {step.phase}", f"{step.last:,}", *figures)
         return table
 
     def _verdict(self, runs: Sequence[Run], subject: str, phase: str | None = None) -> Text:
@@ -175,6 +205,10 @@ class BenchReport:
         return table
 
 
+def _times(value: Interval) -> str:
+    return "x" + _value(value, "{:.2f}".format)
+
+
 def _value(value: Interval, show: Show) -> str:
     median = _shown(value.median, show)
     if value.low is None or value.low == value.high:
@@ -201,11 +235,10 @@ def _phases(runs: Sequence[Run]) -> list[Phase]:
 
 def _title(phase: Phase) -> str:
     if phase.rate is not None:
-        return f"{phase.rate:g} orders/s"
-    if phase.name == IDLE:
-        return "one at a time"
-    under_way = f"{phase.concurrency} under way"
-    return under_way if phase.name == CLOSED else f"{under_way}, {phase.name}"
+        return f"open loop, {phase.rate:g} orders/s"
+    under_way = "one at a time" if phase.name == IDLE else f"{phase.concurrency:,} under way"
+    size = "" if phase.name in {CLOSED, IDLE} else f", {phase.name}"
+    return f"closed loop, {under_way}{size}"
 
 
 def _left_out(runs: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
@@ -216,19 +249,39 @@ def _left_out(runs: Sequence[Run]) -> Iterator[tuple[str, str, str]]:
 
 def _about(document: BenchDocument) -> Iterator[str]:
     """What one has to know to read the figures, and to find them again."""
-    machine, settings = document.machine, document.settings
     yield (
         f"Medians over repeats ({_confidence(document.figures)}), and times what the raw relay did with the "
         "same records in the same repeat. Latencies count from the intended start; an order that did not "
         "end counts as later than all others. To compensated: until an order whose payment was declined has "
         "FAILED."
     )
-    yield (
-        f"{machine.processor}, {machine.processors} processors, {machine.memory / 2**30:.0f} GiB, "
-        f"{machine.system}; load {machine.load:.1f} before"
-    )
+    if document.ratios:
+        yield "Last column: times what the other mode did in the same repeat."
+    if any(one.metric == "ended" for one in document.figures):
+        yield (
+            f"! saturated: the rate was above {100 * NEAR:.0f} % of what the closed loop sustained, or less "
+            "than that of the rate ended per second, or some orders not at all. Such a latency is that of a "
+            "queue: it grows as long as the load lasts."
+        )
+    yield about_machine(document)
     yield ", ".join(f"{name} {value}" for name, value in document.versions.items())
-    yield ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in settings.model_dump().items())
+    yield ", ".join(f"{name.replace('_', ' ')} {value}" for name, value in _settings(document))
+
+
+def about_machine(document: BenchDocument) -> str:
+    """On what it was measured, and when."""
+    machine = document.machine
+    return (
+        f"{machine.processor}, {machine.processors} processors, {machine.memory / 2**30:.0f} GiB, "
+        f"{machine.system}; load {machine.load:.1f} before, at {document.begun}"
+    )
+
+
+def _settings(document: BenchDocument) -> Iterator[tuple[str, object]]:
+    """With as many repeats as there was time for."""
+    done = max((run.repeat for run in document.runs), default=0)
+    for name, value in document.settings.model_dump().items():
+        yield name, f"{done} of {value}" if name == "repeats" and done != value else value
 
 
 def _confidence(figures: Sequence[Figure]) -> str:

@@ -17,9 +17,8 @@ class Step(NamedTuple):
 
     subject: str
     phase: str
-    first: int
-    """Of the orders that ended in it, in the order in which they did."""
     last: int
+    """Of the orders that ended in it, in the order in which they did."""
     cpu_s: float
     """Per saga."""
     per_second: float
@@ -43,7 +42,6 @@ def _parts(subject: str, phase: str, samples: Sequence[Sample]) -> Iterator[Step
         yield Step(
             subject=subject,
             phase=phase,
-            first=before.ended + 1,
             last=sample.ended,
             cpu_s=(sample.cpu_s - before.cpu_s) / ended,
             per_second=ended / (sample.seconds - before.seconds),

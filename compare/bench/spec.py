@@ -90,6 +90,13 @@ class Phase(Frozen):
     )
 
 
+class Hops(Frozen):
+    """Records on the longest causal path from the first record of an order to its end."""
+
+    completed: int = Field(description="of an order that is COMPLETED")
+    declined: int = Field(description="of one whose payment is declined")
+
+
 class Spec(Frozen):
     """One measurement: a subject, in a process of its own, and the phases that it goes through."""
 
@@ -105,6 +112,7 @@ class Spec(Frozen):
     )
     settle_s: float = Field(description="for which rest is waited for, after that")
     sample_every: int = Field(0, description="orders between two samples of cost and memory; 0 for none")
+    hops: Hops | None = Field(None, description="of its orders, where that is known")
 
 
 NOT_ENDED: Final = "not ended"
@@ -153,6 +161,9 @@ class Measured(Frozen):
     records: int | None
     bytes: int | None
     commits: int | None
+    hops: int | None = Field(
+        description="records on the longest causal path of each order placed, together; none if not known"
+    )
     samples: tuple[Sample, ...] = ()
 
     @classmethod
@@ -176,6 +187,7 @@ class Measured(Frozen):
             records=None,
             bytes=None,
             commits=None,
+            hops=None,
         )
 
     @property

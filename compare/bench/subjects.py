@@ -8,8 +8,9 @@ from common.domain.decision import Rules
 from compare.bench.modes import ModeSubject
 from compare.bench.parts import Ground
 from compare.bench.relay import RelaySubject, relay_of
-from compare.bench.spec import Spec
+from compare.bench.spec import Hops, Spec
 from compare.bench.subject import Subject
+from compare.bench.templates import hops
 from compare.lab import MODES
 from compare.peers import PEERS, make_peer
 
@@ -27,6 +28,16 @@ def topics_of(subject: str) -> list[str]:
     if subject in PEERS:
         return sorted(PEERS[subject].topics)
     return (MODES.get(subject) or RELAYS[subject]).all_topics
+
+
+def hops_of(subject: str) -> Hops | None:
+    """How far it is to the end of an order; None for a peer, of whose records nothing is known.
+
+    Raises:
+        SQLAlchemyError: SQLite can't be used.
+    """
+    mode = MODES.get(subject) or RELAYS.get(subject)
+    return None if mode is None else hops(mode)
 
 
 def make_subject(spec: Spec) -> Subject:

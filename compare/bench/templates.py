@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import Final
 
 from common.core import Core
@@ -21,13 +22,15 @@ from common.messages import OrderCompleted, OrderFailed
 from common.services import STOCK, fill_stock
 from common.store.database import Database
 from common.wiring import Mode, Wiring
-from compare.bench.load import Load
+from compare.bench.load import Load, draw
+from compare.bench.spec import Hops
 
 _ENDS: Final = {
     OrderCompleted.__name__.encode(): OrderStatus.COMPLETED,
     OrderFailed.__name__.encode(): OrderStatus.FAILED,
 }
 _ID: Final = "ce_id"
+_SOME_OF_EACH: Final = 0.5
 _LOOKED_AT: Final = 1_000
 """Orders among which one of each kind is looked for; a share below one in so many has no such path."""
 
@@ -56,6 +59,8 @@ class Script:
     """By whether the payment will be declined: what a new order begins with."""
     then: dict[str, dict[bytes, Template]] = field(default_factory=dict)
     """By service and id of what arrives: what it sends on."""
+    hops: dict[bool, int] = field(default_factory=dict)
+    """By whether the payment will be declined: records from the first to the end, each caused by the last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +86,22 @@ def script(mode: Mode, load: Load, prefix: str) -> Script:
     found = Script(id_at=1, then={name: {} for name in cores})
     try:
         for declined, number in sorted(numbers.items()):
-            found.first[declined] = _follow(cores, load, number, found.then)
+            found.first[declined] = _follow(cores, load, number, found)
     finally:
         for core in cores.values():
             core.database.close()
     return found
+
+
+@cache
+def hops(mode: Mode) -> Hops:
+    """How far it is to the end of a saga of a mode; all of one kind go the same way.
+
+    Raises:
+        SQLAlchemyError: SQLite can't be used.
+    """
+    found = script(mode, draw(_SOME_OF_EACH, 1), "").hops
+    return Hops(completed=found[False], declined=found[True])
 
 
 def _core(wiring: Wiring, load: Load, prefix: str) -> Core:
@@ -95,23 +111,23 @@ def _core(wiring: Wiring, load: Load, prefix: str) -> Core:
     return Core(wiring, Rules(), database, prefix)
 
 
-def _follow(
-    cores: Mapping[str, Core], load: Load, number: int, then: Mapping[str, dict[bytes, Template]]
-) -> Template:
+def _follow(cores: Mapping[str, Core], load: Load, number: int, found: Script) -> Template:
     """Carry one saga to its end, and note what each service tells because of what; the first is returned."""
     now = datetime.now(UTC)
     order = cores["order"]
     with order.database.write() as transaction:
         (first,) = order.submit(transaction, [(load.order(number), 0)], now)
-    waiting = deque([first])
+    waiting = deque([(first, 1)])
     while waiting:
-        record = waiting.popleft()
+        record, hop = waiting.popleft()
         arriving = _Arriving(record.topic, 0, 0, record.key, record.value, record.headers)
         for name, core in cores.items():
             if record.topic.removeprefix(core.service.prefix) in core.wiring.subscriptions:
                 for told in core.process([arriving], now):
-                    then[name][dict(record.headers)[_ID]] = _template(told)
-                    waiting.append(told)
+                    template = found.then[name][dict(record.headers)[_ID]] = _template(told)
+                    if template.end is not None:
+                        found.hops[load.is_declined(number)] = hop + 1
+                    waiting.append((told, hop + 1))
     return _template(first)
 
 

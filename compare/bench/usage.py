@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from contextlib import suppress
-from time import monotonic
+from time import clock_gettime, monotonic
 from typing import Final
 
 import psutil
@@ -12,6 +13,9 @@ import psutil
 _LOOK_EVERY_S: Final = 0.2
 _LOOK_FOR_NEW_EVERY_S: Final = 3.0
 """To find out who descends from whom, all processes of the machine have to be looked at."""
+
+_SCHEDULED: Final = 2
+"""Makes a Linux process's number, negated and shifted, that of its clock, as clock_getcpuclockid(3) does."""
 
 
 class Usage:
@@ -36,7 +40,7 @@ class Usage:
         for process in (self._self, *self._others):
             with suppress(psutil.NoSuchProcess):
                 # Whoever has ended is in its parent's times.
-                total += sum(process.cpu_times()[:4])
+                total += _cpu_s(process) + sum(process.cpu_times()[2:4])
         return total
 
     def broker_cpu_s(self) -> float | None:
@@ -44,7 +48,7 @@ class Usage:
         if self._broker is None:
             return None
         try:
-            return float(sum(self._broker.cpu_times()[:2]))
+            return _cpu_s(self._broker)
         except psutil.NoSuchProcess:
             return None
 
@@ -64,3 +68,12 @@ class Usage:
         while True:
             self.memory()
             await asyncio.sleep(_LOOK_EVERY_S)
+
+
+def _cpu_s(process: psutil.Process) -> float:
+    """Processor seconds of a process, without those of its children; NoSuchProcess if there is none."""
+    if sys.platform == "linux":
+        # Its times under /proc are in ticks of 10 ms, which is what ten sagas take; its clock is in ns.
+        with suppress(OSError):
+            return clock_gettime(~process.pid << 3 | _SCHEDULED)
+    return float(sum(process.cpu_times()[:2]))

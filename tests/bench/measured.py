@@ -4,12 +4,33 @@ from __future__ import annotations
 
 from typing import Final
 
-from compare.bench.document import Run
+from compare.bench.document import BenchDocument, Machine, Peer, Run, SettingsUsed
+from compare.bench.figures import figures, ratios
 from compare.bench.quantiles import quantiles
+from compare.bench.report import verdict_of_runs
 from compare.bench.spec import CLOSED, VALID, Measured, Phase, Verdict
 
 CROWDED: Final = Phase(name=CLOSED, concurrency=10, orders=100, seconds=5)
+ALONE: Final = Phase(name=CLOSED, concurrency=1, orders=100, seconds=5)
 PACED: Final = Phase(name="100/s", rate=100, orders=100, seconds=1)
+MACHINE: Final = Machine(processor="a processor", processors=2, memory=2**33, system="a system", load=0.5)
+SETTINGS: Final = SettingsUsed(
+    broker="embedded",
+    partitions=3,
+    fetch_max_wait_ms=2,
+    max_poll_records=500,
+    database="SQLite",
+    durability="FULL",
+    processes=False,
+    instances=1,
+    orders=100,
+    concurrency=10,
+    seconds=5,
+    declined=0.2,
+    items=10,
+    warm_up=10,
+    repeats=3,
+)
 
 
 def run(
@@ -41,5 +62,23 @@ def run(
         records=740,
         bytes=430_000,
         commits=8,
+        hops=740,
     )
     return Run(subject=subject, repeat=repeat, measured=measured)
+
+
+def document(*runs: Run, peers: tuple[Peer, ...] = ()) -> BenchDocument:
+    """All that is to be said of these runs."""
+    return BenchDocument(
+        begun="2026-01-02T03:04:05Z",
+        seconds=1.0,
+        command="python -m compare bench",
+        machine=MACHINE,
+        versions={"saga-lab": "9.9"},
+        settings=SETTINGS,
+        peers=peers,
+        verdict=verdict_of_runs(runs).value,
+        figures=figures(runs),
+        ratios=ratios(runs),
+        runs=runs,
+    )

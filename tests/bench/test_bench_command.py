@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -11,9 +14,13 @@ from typing import Any, Final
 import jsonschema_rs
 import pytest
 
+from common.errors import ConfigurationError
+from compare.bench.command import _write
 from compare.bench.document import BenchDocument
-from compare.bench.figures import figures
+from compare.bench.figures import figures, ratios
 from compare.cli import main
+from tests.bench.measured import document as told
+from tests.bench.measured import run
 
 ROOT: Final = Path(__file__).parents[2]
 SCHEMA: Final = ROOT / "docs" / "bench.schema.json"
@@ -60,6 +67,7 @@ def test_its_figures_are_those_of_its_runs(outcome: tuple[subprocess.CompletedPr
     """Whoever has the document can work every figure out again."""
     document = BenchDocument.model_validate(_document(outcome[1]))
     assert document.figures == figures(document.runs)
+    assert document.ratios == ratios(document.runs)
     assert {run.repeat for run in document.runs} == {1, 2}
 
 
@@ -80,6 +88,32 @@ def test_the_relay_moves_as_much_as_the_mode(
     share = {one.metric: one.share_of_limit for one in document.figures if one.share_of_limit is not None}
     assert share["records"].median == 1.0
     assert float(share["bytes"].median or 0) == pytest.approx(1.0, abs=0.02)
+
+
+@pytest.mark.live
+def test_each_record_is_a_hop(outcome: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """No record of a saga waits for two others, or goes beside another."""
+    document = BenchDocument.model_validate(_document(outcome[1]))
+    found = {one.metric: one.value.median for one in document.figures if one.phase == "closed"}
+    assert found["hops"] == found["records"] == pytest.approx(4.2)
+
+
+@pytest.mark.live
+def test_a_log_has_a_line_for_each_measurement(
+    outcome: tuple[subprocess.CompletedProcess[str], Path],
+) -> None:
+    """Where standard error is no terminal, minutes must not pass in silence."""
+    assert outcome[0].stderr.splitlines() == [
+        f"repeat {repeat} of 2: {subject} (closed, idle, 100/s)"
+        for repeat in (1, 2)
+        for subject in ("choreographed", "relay of choreographed")
+    ]
+
+
+@pytest.mark.live
+def test_versions_are_told(outcome: tuple[subprocess.CompletedProcess[str], Path]) -> None:
+    """Also of what the processor time and the memory come from."""
+    assert "psutil" in _document(outcome[1])["versions"]
 
 
 @pytest.mark.live
@@ -107,10 +141,77 @@ def test_what_cant_be_done_is_said_before(
     assert mend in capsys.readouterr().err
 
 
+@pytest.mark.live
+@pytest.mark.timeout(60, func_only=True)
+def test_a_reader_that_has_seen_enough(tmp_path: Path) -> None:
+    """`| head` ends it quietly, with an exit code that is no verdict, and what was to be kept is kept."""
+    target = tmp_path / "all.json"
+    arguments = shlex.join([*SMALL, "--repeats", "1", "--json", str(target)])
+    command = f"{{ {shlex.quote(sys.executable)} -m compare bench {arguments}; echo $? >&2; }} | head -n 1"
+    done = subprocess.run(["sh", "-c", command], check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.count("\n") == 1
+    assert "Traceback" not in done.stderr
+    assert done.stderr.splitlines()[-1] == "2"
+    assert BenchDocument.model_validate_json(target.read_text()).verdict == "valid"
+
+
+@pytest.mark.live
+@pytest.mark.timeout(60, func_only=True)
+def test_an_interrupt_leaves_no_file(tmp_path: Path) -> None:
+    """An empty one would look like a result."""
+    command = [sys.executable, "-m", "compare", "bench", *SMALL, "--json", str(tmp_path / "new.json")]
+    command += ["--plot", str(tmp_path / "new.svg")]
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT
+    ) as bench:
+        assert bench.stderr is not None
+        assert bench.stderr.readline().startswith("repeat 1 of 2")
+        bench.send_signal(signal.SIGINT)
+        assert "Interrupted." in bench.stderr.read()
+    assert bench.returncode == 130
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_error_leaves_files_as_they_are(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A new one is not left behind, and one of before keeps what is in it, also through a link."""
+    (tmp_path / "old.json").write_text("old")
+    (tmp_path / "link.json").symlink_to(tmp_path / "nowhere.json")
+    for name in ("old.json", "new.json", "link.json"):
+        assert main(["bench", "--instances", "2", "--json", str(tmp_path / name)]) == 64
+    assert "--broker" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"old.json", "link.json"}
+    assert (tmp_path / "old.json").read_text() == "old"
+
+
+def test_a_document_that_cant_be_kept_any_more_is_told(tmp_path: Path) -> None:
+    """A folder may go while minutes are measured."""
+    target = str(tmp_path / "gone" / "all.json")
+    with pytest.raises(ConfigurationError, match=r"--json .*gone/all\.json: can't be written"):
+        _write(told(run()), target)
+
+
+def test_the_package_can_be_called_as_well() -> None:
+    """`python -m compare.bench` is the same command."""
+    command = [sys.executable, "-m", "compare.bench", "--help"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout == bench("--help").stdout
+
+
+def test_limits_and_defaults_are_in_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whoever asks for more is told how much there may be before it is refused."""
+    with pytest.raises(SystemExit):
+        main(["bench", "--help"])
+    printed = " ".join(capsys.readouterr().out.partition("options:")[2].split())
+    for option in ("--orders", "--items", "--partitions", "--instances", "--repeats"):
+        assert re.search(rf"{option} N [a-z][^(]* 1 to 1[0,]+[^(]*\(default: ", printed), option
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         ("--orders", "0"),
+        ("--items", "1000001"),
+        ("--partitions", "1001"),
         ("--seconds", "-1"),
         ("--declined", "2"),
         ("--rates", "fast"),

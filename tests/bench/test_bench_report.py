@@ -8,32 +8,13 @@ from typing import Final
 import pytest
 from rich.console import Console
 
-from compare.bench.document import BenchDocument, Machine, Peer, Run, SettingsUsed
-from compare.bench.figures import figures
+from compare.bench.document import Peer, Run
 from compare.bench.relay import relay_of
 from compare.bench.report import BenchReport, verdict_of_runs
 from compare.bench.spec import INVALID, LEFT_OUT, UNKNOWN, Verdict
-from tests.bench.measured import PACED, run
+from tests.bench.measured import PACED, document, run
 
 RELAY: Final = relay_of("orchestrated")
-MACHINE: Final = Machine(processor="a processor", processors=2, memory=2**33, system="a system", load=0.5)
-SETTINGS: Final = SettingsUsed(
-    broker="embedded",
-    partitions=3,
-    fetch_max_wait_ms=2,
-    max_poll_records=500,
-    database="SQLite",
-    durability="FULL",
-    processes=False,
-    instances=1,
-    orders=100,
-    concurrency=10,
-    seconds=5,
-    declined=0.2,
-    items=10,
-    warm_up=10,
-    repeats=1,
-)
 PEER: Final = Peer(
     name="faststream",
     title="A peer",
@@ -45,20 +26,8 @@ PEER: Final = Peer(
 
 def report(*runs: Run, peers: tuple[Peer, ...] = (), encoding: str = "utf-8") -> str:
     """What is printed of these runs."""
-    document = BenchDocument(
-        begun="2026-01-02T03:04:05Z",
-        seconds=1.0,
-        command="python -m compare bench",
-        machine=MACHINE,
-        versions={"saga-lab": "9.9"},
-        settings=SETTINGS,
-        peers=peers,
-        verdict=verdict_of_runs(runs).value,
-        figures=figures(runs),
-        runs=runs,
-    )
     file = _Encoded(encoding)
-    BenchReport(Console(file=file, width=100)).document(document)
+    BenchReport(Console(file=file, width=120)).document(document(*runs, peers=peers))
     return file.getvalue()
 
 
@@ -80,6 +49,57 @@ def test_a_number_has_its_verdict_and_its_limit_beside_it() -> None:
     assert "✔ 50" in printed
     assert "x0.50 of 100" in printed
     assert printed.rstrip().endswith("All in all: ✔ valid")
+
+
+def test_the_share_of_the_limit_has_its_own_interval() -> None:
+    """It is surer than either figure, where what slows the one slows the other."""
+    modes = [run(repeat=one, seconds=2 * one) for one in (1, 2, 3)]
+    relays = [run(RELAY, repeat=one, seconds=one * (1 + one / 10)) for one in (1, 2, 3)]
+    assert "x0.60 (0.55..0.65) of 41.7" in report(*modes, *relays)
+
+
+def test_the_modes_are_compared_in_a_column() -> None:
+    """With the interval of what the one took of the other, repeat by repeat."""
+    modes = [run(repeat=one, seconds=one) for one in (1, 2, 3)]
+    others = [run("choreographed", repeat=one, seconds=one / (1 + one)) for one in (1, 2, 3)]
+    printed = report(*modes, *others)
+    assert "choreographed" in printed
+    assert "/ orchestrated" in printed
+    assert "x3.00 (2.00..4.00)" in printed
+    assert "Last column" in printed
+
+
+def test_one_mode_alone_is_compared_with_none() -> None:
+    """There is no column for it."""
+    printed = report(run(), run(RELAY))
+    assert "/ orchestrated" not in printed
+    assert "Last column" not in printed
+
+
+def test_hops_are_told() -> None:
+    """They don't depend on the machine."""
+    assert "hops/saga" in report(run())
+
+
+def test_a_saturated_latency_is_marked() -> None:
+    """A hundred orders a second are four times what the closed loop did."""
+    printed = report(run(seconds=4), run(phase=PACED))
+    assert "! 400 % saturated" in printed
+    assert "! 490" in printed
+    assert "! saturated:" in printed
+
+
+def test_a_latency_of_a_system_that_keeps_up_is_not() -> None:
+    """It is as good as any figure."""
+    printed = report(run(seconds=0.2), run(phase=PACED))
+    assert "20 % saturated" not in printed
+    assert "✔ 490" in printed
+
+
+def test_as_many_repeats_are_told_as_there_were() -> None:
+    """There may have been no time for all that were asked for."""
+    assert "repeats 2 of 3" in " ".join(report(run(repeat=1), run(repeat=2)).split())
+    assert "repeats 3 of" not in report(*(run(repeat=one) for one in (1, 2, 3)))
 
 
 def test_a_bad_run_has_a_fault_and_no_number() -> None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from compare.bench.document import Figure, Run
-from compare.bench.figures import faults, figures
+from compare.bench.figures import faults, figures, ratios
 from compare.bench.relay import relay_of
 from compare.bench.spec import INVALID, LEFT_OUT, NOT_ENDED
-from tests.bench.measured import PACED, run
+from tests.bench.measured import ALONE, PACED, run
 
 RELAY: Final = relay_of("orchestrated")
 
@@ -46,10 +46,46 @@ def test_costs_are_by_saga() -> None:
     """What a hundred sagas cost, each cost a hundredth of."""
     found = {one.metric: one.value.median for one in figures([run()])}
     assert found["records"] == 7.4
+    assert found["hops"] == 7.4
     assert found["bytes"] == 4300
     assert found["commits"] == 0.08
     assert found["cpu"] == 0.001
     assert found["broker cpu"] == 0.0001
+
+
+def test_a_closed_loop_of_one_has_its_pace() -> None:
+    """It is a closed loop, however few orders are under way."""
+    found = figure([run(phase=ALONE, seconds=4)], "throughput")
+    assert found is not None
+    assert found.value.median == 25
+
+
+def test_modes_are_compared_repeat_by_repeat() -> None:
+    """Where the machine is slower for a while, the ratio isn't."""
+    runs = [run(repeat=one, seconds=2 * one) for one in (1, 2, 3)]
+    runs += [run("choreographed", repeat=one, seconds=one) for one in (1, 2, 3)]
+    found = {one.metric: one for one in ratios(runs)}
+    assert (found["throughput"].subject, found["throughput"].base) == ("choreographed", "orchestrated")
+    value = found["throughput"].value
+    assert (value.median, value.low, value.high, value.repeats) == (2, 2, 2, 3)
+
+
+def test_what_ended_of_a_rate_is_compared_with_nothing() -> None:
+    """Of two that keep up it is the same, and none that did not end is no number to divide by."""
+    runs = [run(phase=PACED), run("choreographed", phase=PACED), run(RELAY, phase=PACED)]
+    assert {one.metric for one in ratios(runs)} == {
+        "cpu", "latency p50", "latency p90", "latency p99", "compensated p50"
+    }  # fmt: skip
+    for metric in ("ended", "not ended"):
+        found = figure(runs, metric)
+        assert found is not None
+        assert found.share_of_limit is None
+
+
+def test_a_bad_mode_is_compared_with_none() -> None:
+    """Nor with one that was not measured."""
+    assert ratios([run(), run("choreographed", verdict=INVALID)]) == ()
+    assert ratios([run("choreographed")]) == ()
 
 
 def test_one_bad_run_leaves_no_figure() -> None:

@@ -13,9 +13,10 @@ from common.wiring import Mode
 from compare.bench.counting import size_of_headers
 from compare.bench.load import draw
 from compare.bench.parts import Ground
-from compare.bench.relay import RelaySubject
-from compare.bench.spec import Conditions
-from compare.bench.templates import Script, Template, script
+from compare.bench.relay import RelaySubject, relay_of
+from compare.bench.spec import Conditions, Hops
+from compare.bench.subjects import hops_of
+from compare.bench.templates import Script, Template, hops, script
 from tests.bench.soundness import LOAD
 from tests.pump import Pump
 
@@ -68,6 +69,18 @@ def test_an_order_ends_with_its_last_record(mode: Mode) -> None:
 def test_it_knows_the_paths_that_are_taken(share: float, kinds: set[bool]) -> None:
     """With a share of none or all, there is one path only."""
     assert script(choreographed.MODE, draw(share, 1), "").first.keys() == kinds
+
+
+def test_hops_are_those_of_the_longest_causal_path() -> None:
+    """As a trace of the same saga has them."""
+    assert hops(orchestrated.MODE) == Hops(completed=7, declined=9)
+    assert hops(choreographed.MODE) == Hops(completed=4, declined=5)
+
+
+def test_a_relay_goes_as_far_as_its_mode() -> None:
+    """How far a peer goes isn't known."""
+    assert hops_of(relay_of("orchestrated")) == hops_of("orchestrated") == hops(orchestrated.MODE)
+    assert hops_of("faststream") is None
 
 
 async def test_its_judge_misses_what_was_not_carried_to_its_end(tmp_path: Path) -> None:
