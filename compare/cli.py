@@ -36,6 +36,7 @@ from compare.result import ResultDocument, ScenarioResult, setup
 from compare.scenario import Scenario
 from compare.scenario_files import built_in_scenarios, find_scenario
 from compare.services import Services
+from compare.simulation.simulate_command import add_simulate
 from compare.soak_command import add_soak
 
 INTERRUPTED: Final = 130
@@ -103,6 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands)
     add_soak(commands, EXIT_CODES.__getitem__)
     add_bench(commands, EXIT_CODES.__getitem__)
+    add_simulate(commands, EXIT_CODES.__getitem__)
     add_dlq(commands)
     listing = commands.add_parser("list", help="list the built-in scenarios")
     listing.set_defaults(do=_list)

@@ -24,6 +24,7 @@ from common.domain.order import OrderStatus
 from common.messages import Reason
 from common.recovery import Recovery
 from compare.faults import FaultSpec
+from compare.simulation.actions import parse_action
 
 MAX_ORDERS: Final = 2_000
 """Times `deliveries`: what the embedded broker can hold, whichever mode has more records per topic."""
@@ -53,6 +54,10 @@ def _exact(value: object) -> object:
         message = "give a price as an exact number, such as 199.99"
         raise ValueError(message)  # noqa: TRY004 - pydantic turns ValueError into a validation error
     return value
+
+
+def _action(text: str) -> str:
+    return str(parse_action(text))
 
 
 def _whole(value: object) -> object:
@@ -235,6 +240,8 @@ class Scenario(_Model):
     """What goes wrong."""
     recovery: RecoverySpec = RecoverySpec()
     """How patient the services are."""
+    schedule: tuple[Annotated[str, AfterValidator(_action)], ...] = ()
+    """What happens, in this order, where the lab can choose: in a simulation. Elsewhere it says nothing."""
 
     @model_validator(mode="after")
     def _names_fit(self) -> Scenario:

@@ -92,10 +92,13 @@ def _words(records: Sequence[TraceRecord], lost: Iterable[_Word], placed_ms: flo
     readable = {record.id: record.body for record in reversed(records) if not record.poisoned}
     times = {record.id: record.at_ms for record in reversed(records)}
     waiting = sorted(lost, key=lambda word: word.at_ms)
+    attempts: dict[str, int] = {}
     for record in records:
         while waiting and waiting[0].at_ms - placed_ms <= record.at_ms:
             yield waiting.pop(0)
-        if not record.duplicate or record.type in _TAKEN_UP:
+        asked_again = record.attempt > attempts.setdefault(record.id, record.attempt)
+        attempts[record.id] = max(attempts[record.id], record.attempt)
+        if not record.duplicate or (asked_again and record.type in _TAKEN_UP):
             cause_ms = min(record.at_ms, times.get(record.causation_id, record.at_ms))
             body, again = readable.get(record.id), record.duplicate
             yield _Word(record.type, body, record.at_ms, cause_ms, record.cause, again)

@@ -34,7 +34,7 @@ class Verb(StrEnum):
     STARTS = "starts"
     """A service that has died is there again, and publishes what it has left unpublished."""
     GOES_ON = "goes on"
-    """An instance that stood still, and has lost its partitions to another, publishes what it was about to."""
+    """An instance that stood still, and lost its partitions to another, publishes what it was about to."""
     REPEATS = "repeats"
     """The broker has a record once more, as it has when an acknowledgement was lost."""
     LOSES = "loses"
@@ -72,6 +72,9 @@ DEATHS: Final[dict[Mishap, Boundary | None]] = {
 }
 """By way of dying: the boundary at which it strikes; half-way through publishing is none of them."""
 
+WRONGS: Final = frozenset({Verb.REPEATS, Verb.LOSES, Verb.SPOILS})
+"""What only a broker in trouble does."""
+
 CUSTOMER: Final = "customer"
 OPERATOR: Final = "operator"
 BROKER: Final = "broker"
@@ -81,7 +84,8 @@ _JOIN: Final = " + "
 _BESIDE: Final = " beside "
 _ACTION: Final = re.compile(
     rf"(?P<actor>[a-z]+) (?P<verb>{'|'.join(Verb)})"
-    rf"(?: (?P<subjects>(?!beside )[^,]+?))?(?:{_BESIDE}(?P<beside>[^,]+))?(?:, (?P<mishap>{'|'.join(Mishap)}))?"
+    rf"(?: (?P<subjects>(?!beside )[^,]+?))?(?:{_BESIDE}(?P<beside>[^,]+))?"
+    rf"(?:, (?P<mishap>{'|'.join(Mishap)}))?"
 )
 _NUMBER: Final = re.compile(r"\((?P<number>[0-9]+)\)|^(?P<order>[0-9]+)$")
 
@@ -113,6 +117,15 @@ class Action:
         """The numbers of the orders that it names."""
         found = (match for subject in (*self.subjects, *self.beside) for match in _NUMBER.finditer(subject))
         return frozenset(int(match["number"] or match["order"]) for match in found)
+
+    @property
+    def kind(self) -> str | None:
+        """What goes wrong in it; None if nothing does."""
+        if self.mishap is not None:
+            return self.mishap
+        if self.verb in WRONGS:
+            return f"{self.actor} {self.verb}"
+        return "two at once" if self.beside else None
 
     def without_mishap(self) -> Action:
         """The same, going well."""

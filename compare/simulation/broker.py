@@ -17,7 +17,8 @@ from common.errors import BrokerError
 Place = tuple[str, int]
 """A topic and one of its partitions."""
 
-_SPOILED: Final = b"\xff\x00 this was a message once"
+SPOILED: Final = b"\xff\x00 this was a message once"
+"""The value of a record that can't be decoded any more."""
 
 
 class Stored(NamedTuple):
@@ -46,7 +47,7 @@ class Stored(NamedTuple):
     @property
     def spoiled(self) -> bool:
         """Whether it can't be decoded any more."""
-        return self.value == _SPOILED
+        return self.value == SPOILED
 
 
 @dataclass
@@ -128,7 +129,7 @@ class SimulatedBroker:
 
     def spoil(self, record: Stored) -> None:
         """Make a record unreadable."""
-        self._log(record.place)[record.offset] = record._replace(value=_SPOILED)
+        self._log(record.place)[record.offset] = record._replace(value=SPOILED)
 
     def records(self) -> Iterator[Stored]:
         """All that can be read, place by place."""

@@ -72,7 +72,9 @@ def draw_scenario(chance: Chance, name: str) -> Scenario:
         stock={item: chance.under(_MOST_IN_STOCK + 1) for item in _ITEMS[: 1 + chance.under(len(_ITEMS))]},
         orders=orders,
         recovery=RecoverySpec(
-            retry_tries=1 + chance.under(3), undo_tries=1 + chance.under(3), deadline_tries=1 + chance.under(3)
+            retry_tries=1 + chance.under(3),
+            undo_tries=1 + chance.under(3),
+            deadline_tries=1 + chance.under(3),
         ),
         timeout=Decimal(600),
     )
@@ -128,7 +130,11 @@ class Whim:
         action = self._chance.pick(found)
         if action.verb is not Verb.TAKES:
             return action
-        return self._beside(world, action) if self._in_pairs and self._chance.happens(0.3) else self._batch(world, action)
+        return (
+            self._beside(world, action)
+            if self._in_pairs and self._chance.happens(0.3)
+            else self._batch(world, action)
+        )
 
     def _batch(self, world: World, action: Action) -> Action:
         """Some more records for the same transaction."""
@@ -143,7 +149,9 @@ class Whim:
     def _beside(self, world: World, action: Action) -> Action:
         """Another order's record for a second instance, if there is one."""
         following = world.following(action.actor, action.subjects)
-        others = [name for name in following if action.orders.isdisjoint(Action("", Verb.TAKES, (name,)).orders)]
+        others = [
+            name for name in following if action.orders.isdisjoint(Action("", Verb.TAKES, (name,)).orders)
+        ]
         if not others:
             return action
         return Action(action.actor, Verb.TAKES, action.subjects, beside=(self._chance.pick(others),))

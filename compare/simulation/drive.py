@@ -12,21 +12,26 @@ from common.domain.decision import Rules
 from common.domain.order import OrderStatus
 from common.messages import Reason
 from compare.checks import invariants, judge, verdict_of
-from compare.checks.case import Case
+from compare.checks.case import Case, Fault
+from compare.checks.standing import Source
 from compare.checks.verdict import Finding, Verdict
-from compare.faults import Fault
+from compare.faults import Fault as Kind
 from compare.plan import Plan, plan
 from compare.recording import OrderEnd, Recording
 from compare.scenario import Ending, ExpectedOrder, Scenario
 from compare.simulation.actions import Action
+from compare.simulation.protections import Protection
+from compare.simulation.scripted import UNSCRIPTED, Script
 from compare.simulation.world import World
 
 MOST_STEPS: Final = 2_000
 """A history that is longer is one that never ends."""
 _EXPECTATIONS: Final = frozenset({"orders end as expected", "stock is as expected"})
 """Checks of what a scenario expects; what happens in a simulated history may change that."""
-_FAILING: Final = frozenset({Fault.ERROR, Fault.PERMANENT_ERROR, Fault.POISON})
-_DELAYING: Final = _FAILING | {Fault.LOSE}
+_OF_PLACES: Final = "one order, one partition"
+"""Without the order of keys it says nothing but that; the question is what harm comes of it."""
+_FAILING: Final = frozenset({Kind.ERROR, Kind.PERMANENT_ERROR, Kind.POISON})
+_DELAYING: Final = _FAILING | {Kind.LOSE}
 
 
 class Anomaly(StrEnum):
@@ -39,8 +44,8 @@ class Anomaly(StrEnum):
     LEAKED_MONEY = "leaked charge"
     UNPAID = "completed unpaid"
     RESURRECTED = "resurrected order"
-    LOST = "lost message"
-    """What the databases have was never told, or the other way round."""
+    MISTOLD = "mistold"
+    """The records on the broker don't say what has happened: something was never told, or wrongly."""
     REPEATED = "handled twice"
     UNEXPLAINED = "unexplained end"
     BROKEN = "broken service"
@@ -84,13 +89,15 @@ class History:
         return blake2b(repr(known).encode(), digest_size=16).hexdigest()
 
 
-def simulated_plan(scenario: Scenario, rules: Rules) -> Plan:
+def simulated_plan(scenario: Scenario, rules: Rules, *, any_end: bool = True) -> Plan:
     """A scenario made ready, with the same ids every time.
 
-    Any end is granted to its orders: what a history does to them may change it. That it has a reason is
-    checked instead (`unexplained`).
+    Any end is granted to its orders, unless it is said that they are to end as the scenario expects: what a
+    history does to them may change it. That it has a reason is checked instead (`unexplained`).
     """
     ids = iter(range(1, scenario.total_orders + 2))
+    if not any_end:
+        return plan(scenario, rules, lambda: _order_id(next(ids)))
     free = ExpectedOrder.model_construct(status=Ending.COMPENSATION_FAILED, reason=None)
     orders = tuple(spec.model_copy(update={"expect": free}) for spec in scenario.orders)
     return plan(scenario.model_copy(update={"orders": orders}), rules, lambda: _order_id(next(ids)))
@@ -101,9 +108,11 @@ def _order_id(number: int) -> str:
     return f"019b7600-0000-7000-8000-{number:012x}"
 
 
-def drive(world: World, plan_: Plan, policy: Policy, *, most_steps: int = MOST_STEPS) -> History:
+def drive(
+    world: World, plan_: Plan, policy: Policy, *, script: Script = UNSCRIPTED, most_steps: int = MOST_STEPS
+) -> History:
     """Let one history happen."""
-    world.begin(plan_)
+    world.begin(plan_, script)
     return go_on(world, policy, most_steps=most_steps)
 
 
@@ -116,7 +125,9 @@ def go_on(
         try:
             action = policy.step(world)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what this history is to show
-            return conclude(world, happened, broken=f"then, a service breaks: {type(error).__name__}: {error}")
+            return conclude(
+                world, happened, broken=f"then, a service breaks: {type(error).__name__}: {error}"
+            )
         if action is None:
             return conclude(world, happened)
         happened.append(action)
@@ -129,7 +140,8 @@ def conclude(
     """Judge what has happened, though it may be `unfinished`, or have `broken` off, for a reason."""
     recording = world.recording(unfinished or broken)
     scenario = world.plan.scenario
-    findings = tuple(one for one in judge(scenario, recording) if one.check not in _EXPECTATIONS)
+    left_out = _EXPECTATIONS | ({_OF_PLACES} if Protection.KEY_ORDERING in world.taken_away else set())
+    findings = tuple(one for one in judge(scenario, recording) if one.check not in left_out)
     faults = [
         f"{one.check}: {text}" for one in findings if one.verdict is Verdict.INVALID for text in one.faults
     ]
@@ -153,34 +165,51 @@ def conclude(
 
 
 def _classified(case: Case, findings: Sequence[Finding]) -> Iterator[Anomaly]:
-    """What harm is behind what the checks have found."""
-    known = {one.check for one in findings if one.verdict is Verdict.INVALID}
-    if any(invariants.every_order_ends(case)) and case.recording.unfinished is None:
-        yield Anomaly.STUCK
-    if any(invariants.by_both(invariants.ends_once)(case)):
+    """What harm is behind what the checks have found.
+
+    What is wrong by the records alone is right in the databases: then no order is harmed, but somebody has
+    not been told of it, or too often.
+    """
+    if any(invariants.by_databases(invariants.ends_once)(case)):
         yield Anomaly.RESURRECTED
-    yield from (anomaly for check, anomaly in _BY_CHECK.items() if check in known)
-    if known - _BY_CHECK.keys() - {"every order ends"}:
-        yield Anomaly.OTHER
+    if case.recording.unfinished is None and any(map(_in_databases, invariants.every_order_ends(case))):
+        yield Anomaly.STUCK
+    for finding in findings:
+        if finding.verdict is Verdict.INVALID and finding.check != "every order ends":
+            harm = _HARM.get(finding.check, Anomaly.OTHER)
+            yield (
+                harm if any(map(_by_databases, finding.faults)) or harm is Anomaly.OTHER else Anomaly.MISTOLD
+            )
 
 
-_BY_CHECK: Final = {
+def _in_databases(fault: Fault) -> bool:
+    return _by_databases(fault.text)
+
+
+def _by_databases(text: str) -> bool:
+    return not text.endswith(f"(by the {Source.RECORDS})")
+
+
+_HARM: Final = {
     "stock is conserved": Anomaly.LEAKED_STOCK,
     "stock is never negative": Anomaly.OVERSELL,
     "charged at most once": Anomaly.DOUBLE_CHARGE,
     "charged means completed or refunded": Anomaly.LEAKED_MONEY,
     "completed means paid and held": Anomaly.UNPAID,
     "failed holds nothing": Anomaly.LEAKED_STOCK,
-    "records and databases agree": Anomaly.LOST,
-    "every record has its cause": Anomaly.LOST,
+    "undone means done before": Anomaly.MISTOLD,
+    "records and databases agree": Anomaly.MISTOLD,
+    "every record has its cause": Anomaly.MISTOLD,
 }
+"""By check: the harm that it finds."""
 
 
 def unexplained(world: World, recording: Recording) -> Iterator[str]:
     """Ends that nothing in the orders, the stock or the history is a reason for."""
     for order in recording.orders:
         if (text := _unexplained(world, recording, order)) is not None:
-            yield f"order {order.number} is {order.status}{f' ({order.reason})' if order.reason else ''}: {text}"
+            ended = f"{order.status} ({order.reason})" if order.reason else order.status
+            yield f"order {order.number} is {ended}: {text}"
 
 
 def _unexplained(world: World, recording: Recording, order: OrderEnd) -> str | None:
@@ -189,7 +218,7 @@ def _unexplained(world: World, recording: Recording, order: OrderEnd) -> str | N
     due, there = spec.price_cents * spec.quantity, scenario.stock.get(spec.item)
     struck = {strike.kind for strike in recording.strikes}
     wanted = sum(one.quantity * one.count for one in scenario.orders if one.item == spec.item)
-    delayed = world.now_is.early or not struck.isdisjoint(_DELAYING)
+    delayed = world.now_is.early or not struck.isdisjoint(_DELAYING) or _scripted_delay(scenario, recording)
     if order.status == OrderStatus.COMPLETED:
         if due > rules.payment_limit_cents:
             return f"it is due {due} cents, which is above the limit"
@@ -210,6 +239,15 @@ def _unexplained(world: World, recording: Recording, order: OrderEnd) -> str | N
     if order.reason is not None and not explained[Reason(order.reason)]:
         return "nothing has happened to it that would be a reason for that"
     return None
+
+
+def _scripted_delay(scenario: Scenario, recording: Recording) -> bool:
+    """Whether one of the scenario's own faults has taken its time."""
+    return any(
+        spec.duration_s > 0 or spec.fault is Kind.REORDER
+        for index, spec in enumerate(scenario.faults)
+        if any(strike.fault == index for strike in recording.strikes)
+    )
 
 
 class Calm:

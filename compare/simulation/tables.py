@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Table
+from sqlalchemy import Connection, Table, delete
 
 from common.store.database import Database
 from common.store.schema import COUNTERS, HISTORY, OUTBOX
@@ -63,7 +63,7 @@ class MemoryDatabase(Database):
 
     def put_back(self, image: Image) -> None:
         """Be again as when the image was taken."""
-        # Not at once: the driver's prepared statements don't survive that in SQLite 3.40, and it dies of them.
+        # Not at once: SQLite 3.40 dies of the driver's prepared statements, which don't survive that.
         self._carrier.deserialize(image)
         self._carrier.backup(self._driver)
 
@@ -77,13 +77,13 @@ class MemoryDatabase(Database):
 
     def _rows(self, table: Table) -> list[tuple[Any, ...]]:
         if table is OUTBOX:
-            return [(one[0], one[1]) for one in self.run("SELECT sequence, length(content) FROM outbox")]
+            return [(one[0], one[1]) for one in self._find("SELECT sequence, length(content) FROM outbox")]
         if table is COUNTERS:
-            return self.run("SELECT total FROM counters WHERE name = ?", _DEAD_LETTERS)
+            return self._find("SELECT total FROM counters WHERE name = ?", _DEAD_LETTERS)
         columns = [one.name for one in table.columns if one.name not in _UNTOLD]
         order = "sequence" if table is HISTORY else columns[0]
         names = ", ".join(f'"{name}"' for name in columns)
-        rows = self.run(f'SELECT {names} FROM "{table.name}" ORDER BY "{order}"')  # noqa: S608 - names of this code
+        rows = self._find(f'SELECT {names} FROM "{table.name}" ORDER BY "{order}"')  # noqa: S608 - names of this code
         if _DUE in columns:
             at = columns.index(_DUE)
             rows = [(*row[:at], _grain(row[at]), *row[at + 1 :]) for row in rows]
@@ -94,8 +94,12 @@ class MemoryDatabase(Database):
         super().close()
         self._carrier.close()
 
-    def run(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Run a statement by itself."""
+    def forget(self, table: Table) -> None:
+        """Remove all rows of a table."""
+        with self.write() as transaction:
+            transaction.execute(delete(table))
+
+    def _find(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
         found: list[tuple[Any, ...]] = self._driver.execute(sql, parameters).fetchall()
         return found
 

@@ -31,9 +31,11 @@ from common.recovery import Recovery
 from common.services import ORDERS, STOCK
 from common.store.journal import counts
 from common.store.rows import LoadedRows
+from common.store.schema import INBOX, OUTBOX
 from common.wiring import DEAD_LETTERS, Mode, Wiring
 from compare.evidence import Happened, gather_evidence
 from compare.faults import Fault
+from compare.injection import CrashError, StandsStillError
 from compare.plan import PlacedOrder, Plan
 from compare.recording import Recording, Requested, Strike
 from compare.simulation.actions import (
@@ -48,6 +50,7 @@ from compare.simulation.actions import (
 from compare.simulation.broker import Place, SimulatedBroker, Stored
 from compare.simulation.locks import RowLocks, WouldWaitError, locking
 from compare.simulation.protections import Protection, without
+from compare.simulation.scripted import UNSCRIPTED, Left, Script
 from compare.simulation.tables import GRAIN_S, START, Image, MemoryDatabase
 
 PARTITIONS: Final = 2
@@ -87,7 +90,7 @@ class _Hook(Probe):
             raise self.error(text)
         self.decided.append(inbox_key(because.id, because.attempt))
 
-    def passing(self, boundary: Boundary, commands: Sequence[Message]) -> None:
+    def passing(self, boundary: Boundary, commands: Sequence[Message]) -> None:  # noqa: ARG002 - a probe's
         if boundary is self.dies_at:
             raise _DiedError
 
@@ -133,6 +136,7 @@ class Snapshot:
     situation: Situation
     images: Mapping[str, Image]
     memories: Mapping[str, Mapping[str, Any]]
+    script: object = None
 
 
 class World:
@@ -159,14 +163,19 @@ class World:
         self.names = tuple(self._wirings)
         """Of the services, in the mode's order."""
 
-    def begin(self, plan: Plan) -> None:
-        """Begin a history: the services are there, the stock is on its shelves, nothing has happened."""
+    def begin(self, plan: Plan, script: Script = UNSCRIPTED) -> None:
+        """Begin a history: the services are there, the stock is on its shelves, nothing has happened.
+
+        What is in the script happens by itself, beside what the actions say.
+        """
         self.plan = plan
+        self.script = script
         self._recovery: Recovery = plan.scenario.patience
         self._orders = {order.number: order for order in plan.orders}
         self._numbers = {order.command.order_id: order.number for order in plan.orders}
         self.now_is = Situation(START, SimulatedBroker())
         self.now_is.broker.create_topics(self.mode.all_topics, PARTITIONS)
+        script.begin(lambda: self.now_is.now)
         self.cores: dict[str, Core] = {}
         self._prints: dict[str, object] = {}
         self._arm(None)
@@ -199,13 +208,15 @@ class World:
         Time passing is among it only if nothing else is; see `can`.
         """
         now = self.now_is
-        found = [Action(name, Verb.STARTS) for name in self.names if name in now.down]
-        found += [action for action, due in self._requests() if due <= now.now and self._is_up("order")]
+        found = [
+            Action(name, Verb.STARTS) for name in self.names if name in now.down and self.script.starts(name)
+        ]
+        found += [action for action, due in self._requests() if due <= now.now and self._answers()]
         found += self.takes()
         found += [
             Action(name, Verb.WAKES)
             for name in self.names
-            if name not in now.down and self.cores[name].due_in(now.now) <= 0
+            if self._wakes(name) and self.cores[name].due_in(self._clock(name)) <= 0
         ]
         found += [Action(name, Verb.GOES_ON) for name in sorted(now.stalled)]
         if not found and self.due() is not None:
@@ -221,8 +232,8 @@ class World:
         return list(dict.fromkeys(Action(name, Verb.TAKES, (record,)) for _, _, name, record in heads))
 
     def heads(self, name: str) -> list[Stored]:
-        """The next record of each place that a service has to read; none if it is down."""
-        if not self._is_up(name):
+        """The next record of each place that a service has to read; none if it can't now."""
+        if not self._is_up(name) or not self.script.takes(name):
             return []
         group = self._wirings[name].group
         queues = (next(self.now_is.broker.fetch(group, place), None) for place in self._places[name])
@@ -263,8 +274,11 @@ class World:
         now = self.now_is.now
         found = [due for _, due in self._requests() if due > now]
         for name in self.names:
-            if self._is_up(name) and 0 < (seconds := self.cores[name].due_in(now)) < float("inf"):
+            seconds = self.cores[name].due_in(self._clock(name))
+            if self._wakes(name) and 0 < seconds < float("inf"):
                 found.append(now + timedelta(seconds=seconds))
+        if (by_itself := self.script.due()) is not None:
+            found.append(by_itself)
         return min(found, default=None)
 
     # What happens.
@@ -287,12 +301,32 @@ class World:
         if happens:
             self.now_is.steps += 1
             self.now_is.now += _TICK
+            if not self.script.idle:
+                self._catch_up()
         return happens
+
+    def _catch_up(self) -> None:
+        """Have happen what happens by itself at this moment."""
+        script, again = self.script, True
+        while again:
+            again = False
+            if arrived := script.arrivals():
+                self._append(arrived)
+                again = True
+            if (resumed := script.resumed()) is not None:
+                self._go_through(*resumed)
+                again = True
+            if (name := script.handover()) is not None:
+                self._boot(name)
+                again = True
+        for name in self.names:
+            if self._is_up(name) and any(self.queue(name, place) for place in self._places[name]):
+                script.wait(name)
 
     def _ask(self, action: Action) -> bool:
         """Take a request of a customer or an operator."""
         due = dict(self._requests()).get(action.without_mishap())
-        if due is None or due > self.now_is.now or not self._is_up("order"):
+        if due is None or due > self.now_is.now or not self._answers():
             return False
         (number,) = action.orders
         order, core = self._orders[number], self.cores["order"]
@@ -307,7 +341,9 @@ class World:
             rows.load(transaction, [command.order_id])
             row = rows.get(command.order_id)
             accepted = (row.status if row is not None else None) is at
-            outgoing = core.submit(transaction, [(command, partition)] if accepted else [], self.now_is.now)
+            outgoing = core.submit(
+                transaction, [(command, partition)] if accepted else [], self._clock("order")
+            )
         self.now_is.asked.add((action.verb, number))
         if action.verb is Verb.PLACES:
             self.now_is.placed[number] = self.now_is.now
@@ -320,7 +356,7 @@ class World:
 
     def _take(self, action: Action) -> bool:
         name = action.actor
-        if not self._is_up(name):
+        if not self._is_up(name) or not self.script.takes(name):
             return False
         batch = self._resolve(name, action.subjects)
         beside = self._resolve(name, action.beside, after=batch)
@@ -334,10 +370,17 @@ class World:
         if beside:
             self._hook.meanwhile = lambda: told.extend(self._second(name, beside))
         self._forget_inbox(name)
+        self.script.taken(name)
         try:
-            outgoing = core.process(batch, self.now_is.now)
+            outgoing = core.process(batch, self._clock(name))
         except _DiedError:
             self._die(name, action)
+            return True
+        except CrashError as crash:
+            self._crash(name, crash)
+            return True
+        except StandsStillError:
+            self._arm(None)
             return True
         finally:
             self._locks.release()
@@ -354,7 +397,7 @@ class World:
         other = self._core(name, Probe())
         self._locks.nested = True
         try:
-            return other.process(batch, self.now_is.now)
+            return other.process(batch, self._clock(name))
         except WouldWaitError:
             return []
         finally:
@@ -362,13 +405,13 @@ class World:
 
     def _wake(self, action: Action) -> bool:
         name = action.actor
-        if not self._is_up(name) or self.cores[name].due_in(self.now_is.now) > 0:
+        if not self._wakes(name) or self.cores[name].due_in(self._clock(name)) > 0:
             return False
         if action.mishap in {Mishap.DIES_BEFORE, Mishap.DIES_DECIDED}:
             self._die(name, action)
             return True
         self._arm(action.mishap)
-        outgoing = self.cores[name].wake(range(PARTITIONS), self.now_is.now)
+        outgoing = self.cores[name].wake(range(PARTITIONS), self._clock(name))
         self._locks.release()
         if action.mishap in {Mishap.FAILS, Mishap.FAILS_FOR_GOOD}:
             self._strike(action, Boundary.DECIDED)
@@ -377,9 +420,10 @@ class World:
 
     def _start(self, action: Action) -> bool:
         name = action.actor
-        if name not in self.now_is.down:
+        if name not in self.now_is.down or not self.script.starts(name):
             return False
         self.now_is.down.discard(name)
+        self.script.started(name)
         self._boot(name)
         return True
 
@@ -388,7 +432,7 @@ class World:
         if left is None:
             return False
         # It doesn't know that it has lost its partitions. To commit their offsets it is not allowed any more.
-        self._publish(left)
+        self._publish(action.actor, left)
         return True
 
     def _touch(self, action: Action) -> bool:
@@ -436,7 +480,7 @@ class World:
         mishap = action.mishap
         if mishap in {Mishap.DIES_COMMITTED, Mishap.DIES_PUBLISHING}:
             half = len(outgoing) // 2 if mishap is Mishap.DIES_PUBLISHING else 0
-            self._publish(outgoing[:half])
+            self._publish(name, outgoing[:half])
             self._die(name, action)
             return
         if mishap is Mishap.STALLS:
@@ -444,17 +488,46 @@ class World:
             self.now_is.stalled[name] = tuple(outgoing)
             self._boot(name)
             return
-        self._publish(outgoing)
-        if mishap is Mishap.DIES_PUBLISHED:
-            self._die(name, action)
-            return
-        self.cores[name].acknowledge(outgoing)
-        self._commit(name, batch)
-        if mishap is Mishap.DIES_ACKNOWLEDGED:
-            self._die(name, action)
+        self._go_through(name, Left(tuple(outgoing), action, tuple(batch)))
 
-    def _publish(self, outgoing: Sequence[Outgoing]) -> None:
-        for record in outgoing:
+    def _go_through(self, name: str, left: Left) -> None:
+        """Publish and commit the offsets, as far as that can be done now."""
+        script = self.script
+        if not left.published and script.publishes(name):
+            self._publish(name, left.outgoing)
+            left = left._replace(published=True, until=self.now_is.now + script.round_trip)
+        if not left.published or left.until > self.now_is.now:
+            script.keep(name, left)
+            return
+        try:
+            self._acknowledge(name, left)
+        except CrashError as crash:
+            self._crash(name, crash)
+
+    def _acknowledge(self, name: str, left: Left) -> None:
+        """Note that the broker has what was published, and commit the offsets."""
+        core, mishap = self.cores[name], left.action.mishap
+        if not left.told:
+            if mishap is Mishap.DIES_PUBLISHED:
+                self._die(name, left.action)
+                return
+            core.acknowledge(left.outgoing)
+            if left.batch:
+                core.passing(Boundary.PUBLISHED)
+        if not self.script.commits():
+            self.script.keep(name, left._replace(told=True))
+            return
+        self._commit(name, left.batch)
+        if mishap is Mishap.DIES_ACKNOWLEDGED:
+            self._die(name, left.action)
+        elif left.batch:
+            core.passing(Boundary.ACKNOWLEDGED)
+
+    def _publish(self, name: str, outgoing: Sequence[Outgoing]) -> None:
+        self._append(self.script.sent(name, outgoing))
+
+    def _append(self, arrived: Sequence[Outgoing]) -> None:
+        for record in arrived:
             headers = dict(record.headers)
             kind, attempt = headers.get("ce_type", b"?").decode(), headers.get("ce_attempt", b"1").decode()
             number = self._numbers.get((record.key or b"").decode(), 0)
@@ -467,10 +540,11 @@ class World:
             self.now_is.broker.append(record, partition, name=name, id_=f"{record.id}~{attempt}")
             if kind in _ENDS and number:
                 self.now_is.ended.setdefault(number, self.now_is.now)
+                self.script.ends((record.key or b"").decode())
         self._skip_all()
 
     def _skip_all(self) -> None:
-        """Have every group leave behind what is none of its business: that has no effect, whenever it is done."""
+        """Have every group leave behind what is none of its business: that has no effect."""
         broker = self.now_is.broker
         for name, wiring in self._wirings.items():
             for place in self._places[name]:
@@ -494,26 +568,40 @@ class World:
         self._arm(None)
         self._strike(action, DEATHS.get(action.mishap) if action.mishap else None)
         self.now_is.down.add(name)
+        self.script.died(name)
+
+    def _crash(self, name: str, crash: CrashError) -> None:
+        """Die because the script says so, which has noted it."""
+        if crash.boundary is Boundary.COMMITTED:
+            self._committed(name)
+        self._arm(None)
+        self.now_is.down.add(name)
+        self.script.died(name)
 
     def _boot(self, name: str) -> None:
         """Start a service: it gets all partitions, and publishes what an earlier life has left."""
         if Protection.OUTBOX in self.taken_away:
-            self._databases[name].run("DELETE FROM outbox")
+            self._databases[name].forget(OUTBOX)
         core = self.cores[name] = self._core(name, self._hook)
         self.now_is.generations[name] = self.now_is.broker.join(self._wirings[name].group)
         after = 0
         while left := core.unsent(range(PARTITIONS), after):
-            self._publish(left)
+            self._publish(name, left)
             core.acknowledge(left)
             after = left[-1].parcel
-        outgoing = core.wake(range(PARTITIONS), self.now_is.now)
-        self._publish(outgoing)
+        outgoing = core.wake(range(PARTITIONS), self._clock(name))
+        self._publish(name, outgoing)
         core.acknowledge(outgoing)
         self._prints.pop(name, None)
 
     def _core(self, name: str, probe: Probe) -> Core:
         rules = self.plan.rules
+        probe = self.script.probe(name, probe)
         return Core(self._wirings[name], rules, self._databases[name], recovery=self._recovery, probe=probe)
+
+    def _clock(self, name: str) -> datetime:
+        """The time as a service has it."""
+        return self.now_is.now + self.script.skew(name)
 
     def _arm(self, mishap: Mishap | None) -> None:
         self._hook.dies_at = DEATHS.get(mishap) if mishap else None
@@ -527,7 +615,7 @@ class World:
 
     def _forget_inbox(self, name: str) -> None:
         if Protection.INBOX in self.taken_away:
-            self._databases[name].run("DELETE FROM inbox")
+            self._databases[name].forget(INBOX)
 
     def _resolve(self, name: str, subjects: Sequence[str], after: Sequence[Stored] = ()) -> list[Stored]:
         """The records of these names, if a service could take all of them now, after those; else none."""
@@ -547,6 +635,13 @@ class World:
 
     def _is_up(self, name: str) -> bool:
         return name not in self.now_is.down
+
+    def _answers(self) -> bool:
+        """Whether the Order service takes requests."""
+        return self._is_up("order") and self.script.answers("order")
+
+    def _wakes(self, name: str) -> bool:
+        return self._is_up(name) and self.script.wakes(name)
 
     def _requests(self) -> Iterator[tuple[Action, datetime]]:
         """What customers and operators are still to ask for, and when, as far as that is known."""
@@ -580,14 +675,22 @@ class World:
 
     def _ms(self, moment: datetime | None = None) -> float:
         """Milliseconds from the first order's placing, until a moment or now."""
-        first = min(self.now_is.placed.values(), default=self.now_is.now)
-        return round(((moment or self.now_is.now) - first).total_seconds() * 1000, 3)
+        return round(((moment or self.now_is.now) - self._first).total_seconds() * 1000, 3)
+
+    @property
+    def _first(self) -> datetime:
+        """When the first order was placed."""
+        return min(self.now_is.placed.values(), default=self.now_is.now)
 
     def _strike(self, action: Action, boundary: Boundary | None) -> None:
         kind = _KINDS.get(action.mishap, Fault.CRASH) if action.mishap else Fault.CRASH
         service = action.actor if action.actor in self.names else "order"
-        ids = [self._orders[number].command.order_id for number in sorted(action.orders & self._orders.keys())]
-        for order_id in ids or [None]:
+        ids = [
+            self._orders[number].command.order_id for number in sorted(action.orders & self._orders.keys())
+        ]
+        if not ids:
+            self._add_strike(kind, service, boundary, None)
+        for order_id in ids:
             self._add_strike(kind, service, boundary, order_id)
 
     def _add_strike(
@@ -602,7 +705,7 @@ class World:
         # What was struck on its way was struck when it was told, whenever that comes out.
         at = self._ms(datetime.fromisoformat(headers["ce_time"]) if record else None)
         strike = Strike(
-            fault=len(self.now_is.strikes),
+            fault=len(self.plan.scenario.faults) + len(self.now_is.strikes),
             kind=kind,
             service=service,
             boundary=boundary,
@@ -624,7 +727,8 @@ class World:
             unfinished=unfinished,
             wall_s=(self.now_is.now - START).total_seconds(),
             counts=counted,
-            strikes=self.now_is.strikes,
+            strikes=(*self.script.strikes(self._first), *self.now_is.strikes),
+            not_applicable=self.script.not_applicable,
             requested=self.now_is.requested,
         )
         return gather_evidence(self.plan, self.cores, self.now_is.broker.records(), "", happened)
@@ -655,6 +759,7 @@ class World:
             sorted(key for key, times in now.handled.items() if times > 1),
             int((now.now - START).total_seconds() / GRAIN_S),
             now.early,
+            self.script.known(lambda moment: int((moment - START).total_seconds() / GRAIN_S)),
         )
         return blake2b(repr(known).encode(), digest_size=16).digest()
 
@@ -666,6 +771,7 @@ class World:
             self.now_is.copy(),
             {name: database.image() for name, database in self._databases.items()},
             {name: _memory(core) for name, core in self.cores.items()},
+            self.script.image(),
         )
 
     def put_back(self, snapshot: Snapshot) -> None:
@@ -674,6 +780,7 @@ class World:
         for name, database in self._databases.items():
             database.put_back(snapshot.images[name])
             _remember(self.cores[name], snapshot.memories[name])
+        self.script.put_back(snapshot.script)
         self._prints.clear()
 
     def _committed(self, name: str) -> None:

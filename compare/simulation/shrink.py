@@ -1,0 +1,183 @@
+"""The smallest history that still goes wrong.
+
+Orders are left out, then actions, by delta debugging (Zeller and Hildebrandt, "Simplifying and Isolating
+Failure-Inducing Input", 2002), then what is left of both is made plainer. Any part of a schedule is one, too
+(see `drive.Schedule`), so whatever is left out, the rest can be tried: what has to happen in between does so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from decimal import Decimal
+from typing import Final
+
+from compare.scenario import OrderSpec, RecoverySpec, Scenario
+from compare.simulation.actions import Action, Verb
+from compare.simulation.drive import Anomaly, History, Schedule, drive, simulated_plan
+from compare.simulation.world import World
+
+MOST_TRIES: Final = 600
+"""Histories that are tried before the smallest one so far has to do."""
+_NUMBER: Final = re.compile(r"(?<=\()[0-9]+(?=\))")
+_PLAIN: Final = {"quantity": 1, "price": Decimal(100), "cancel": None, "retry_compensation": None}
+"""By field of an order: the plainest that it can be."""
+
+Told = Callable[[int], None]
+"""Is told how many histories have been tried."""
+Small = tuple[Scenario, tuple[Action, ...]]
+"""What a history is made from: the orders and stock, and the schedule."""
+
+
+def shrink(world: World, history: History, told: Told = lambda _tries: None) -> History:
+    """The smallest history found that has one of the same anomalies; its `actions` are the schedule for it.
+
+    Small is, in this order: few orders, few mishaps, few other actions in the schedule. The same history
+    always shrinks to the same one.
+    """
+    search = _Search(world, history, told)
+    while search.improved():
+        search.leave_out_orders()
+        search.leave_out_actions()
+        search.make_actions_plainer()
+        search.make_orders_plainer()
+    return replace(search.best, actions=search.schedule)
+
+
+class _Search:
+    def __init__(self, world: World, history: History, told: Told) -> None:
+        self.best = history
+        self.scenario = history.scenario
+        self.schedule = history.actions
+        self._world = world
+        self._told = told
+        self._anomalies: frozenset[Anomaly] = history.anomalies
+        self._rules = history.plan.rules
+        self._tries = 0
+        self._size: tuple[int, ...] | None = None
+
+    def improved(self) -> bool:
+        """Whether there is anything smaller since this was last asked, and time to go on."""
+        size = (len(self.scenario.orders), *_weight(self.schedule), self._plainness())
+        before, self._size = self._size, size
+        return size != before and self._tries < MOST_TRIES
+
+    def leave_out_orders(self) -> None:
+        """Leave out one order after the other."""
+        for index in reversed(range(len(self.scenario.orders))):
+            if len(self.scenario.orders) > 1:
+                self._try(*_without_order(self.scenario, self.schedule, index))
+
+    def leave_out_actions(self) -> None:
+        """Leave out as much of the schedule as can be left out, in ever smaller parts."""
+        size = len(self.schedule)
+        while size:
+            at = 0
+            while at < len(self.schedule):
+                shorter = self.schedule[:at] + self.schedule[at + size :]
+                if not self._try(self.scenario, shorter):
+                    at += size
+            size //= 2
+
+    def make_actions_plainer(self) -> None:
+        """Have less happen in an action: no mishap, one record instead of several."""
+        for index in range(len(self.schedule)):
+            for plainer in _plainer(self.schedule[index]):
+                schedule = (*self.schedule[:index], *plainer, *self.schedule[index + 1 :])
+                if _weight(schedule) < _weight(self.schedule) and self._try(self.scenario, schedule):
+                    break
+
+    def make_orders_plainer(self) -> None:
+        """Have each order be for one piece at a plain price, with no wishes, and the stock be small."""
+        for index in range(len(self.scenario.orders)):
+            for field, value in _PLAIN.items():
+                spec = self.scenario.orders[index]
+                if getattr(spec, field) != value:
+                    self._try(
+                        _with_order(self.scenario, index, spec.model_copy(update={field: value})),
+                        self.schedule,
+                    )
+        wanted = {spec.item for spec in self.scenario.orders}
+        for item, pieces in self.scenario.stock.items():
+            if item not in wanted:
+                stock = {one: left for one, left in self.scenario.stock.items() if one != item}
+                self._try(self.scenario.model_copy(update={"stock": stock}), self.schedule)
+            elif pieces > 1:
+                self._try(
+                    self.scenario.model_copy(update={"stock": {**self.scenario.stock, item: 1}}),
+                    self.schedule,
+                )
+        if self.scenario.recovery != RecoverySpec():
+            self._try(self.scenario.model_copy(update={"recovery": RecoverySpec()}), self.schedule)
+
+    def _try(self, scenario: Scenario, schedule: Sequence[Action]) -> bool:
+        """Whether it still goes wrong in this smaller way; then it is the best so far."""
+        if self._tries >= MOST_TRIES:
+            return False
+        self._tries += 1
+        self._told(self._tries)
+        history = drive(self._world, simulated_plan(scenario, self._rules), Schedule(schedule))
+        if history.anomalies.isdisjoint(self._anomalies):
+            return False
+        self.best, self.scenario, self.schedule = history, scenario, tuple(schedule)
+        return True
+
+    def _plainness(self) -> int:
+        wishes = [
+            getattr(spec, field) != value for spec in self.scenario.orders for field, value in _PLAIN.items()
+        ]
+        return wishes.count(True) + sum(self.scenario.stock.values())
+
+
+def _weight(schedule: Sequence[Action]) -> tuple[int, int, int]:
+    """How much there is in a schedule: mishaps, actions, records."""
+    mishaps = sum(action.kind is not None for action in schedule)
+    return mishaps, len(schedule), sum(len(action.subjects) + len(action.beside) for action in schedule)
+
+
+def _plainer(action: Action) -> Iterator[tuple[Action, ...]]:
+    """What an action may be replaced by, the plainest first."""
+    if action.beside:
+        yield (replace(action, beside=()),)
+    if action.mishap is not None:
+        yield (replace(action, mishap=None),)
+    if action.verb is Verb.TAKES:
+        for index in range(len(action.subjects)):
+            if len(action.subjects) > 1:
+                yield (replace(action, subjects=action.subjects[:index] + action.subjects[index + 1 :]),)
+
+
+def _without_order(
+    scenario: Scenario, schedule: Sequence[Action], index: int
+) -> tuple[Scenario, tuple[Action, ...]]:
+    """Leave out an order with all that happens to it; those behind it move up."""
+    counts = [spec.count for spec in scenario.orders]
+    first = sum(counts[:index]) + 1
+    gone = range(first, first + counts[index])
+    orders = (*scenario.orders[:index], *scenario.orders[index + 1 :])
+    left = []
+    for action in schedule:
+        subjects = _moved(action.subjects, gone)
+        beside = _moved(action.beside, gone)
+        if len(subjects) == len(action.subjects) == 0 or subjects:
+            left.append(replace(action, subjects=subjects, beside=beside))
+    return scenario.model_copy(update={"orders": orders}), tuple(left)
+
+
+def _moved(names: Sequence[str], gone: range) -> tuple[str, ...]:
+    """The names that are of none of the orders that are gone, as they are without those."""
+    found = []
+    for name in names:
+        match = _NUMBER.search(name)
+        number = int(match[0] if match else name)
+        if number in gone:
+            continue
+        moved = str(number - len(gone) if number >= gone.stop else number)
+        found.append(_NUMBER.sub(moved, name) if match else moved)
+    return tuple(found)
+
+
+def _with_order(scenario: Scenario, index: int, spec: OrderSpec) -> Scenario:
+    orders = (*scenario.orders[:index], spec, *scenario.orders[index + 1 :])
+    return scenario.model_copy(update={"orders": orders})

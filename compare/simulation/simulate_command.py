@@ -1,0 +1,245 @@
+"""`python -m compare simulate`: its arguments, and what it prints."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import secrets
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from rich.console import Console
+from rich.table import Table
+
+from common.command_line import Parser
+from common.errors import ConfigurationError
+from common.settings import load_settings
+from compare.checks import Verdict, verdict_of
+from compare.console import PlainConsole
+from compare.lab import MODES
+from compare.metrics import measure
+from compare.progress import progress_bar
+from compare.report import Report
+from compare.result import ModeResult, ScenarioResult
+from compare.scenario_files import find_scenario
+from compare.signs import Pen
+from compare.scenario import Scenario
+from compare.simulation.actions import Action, parse_action
+from compare.simulation.campaign import Draw, Failure, Tally, history_of, quiet_logs, simulate, world_of
+from compare.simulation.document import SimulationDocument, simulation_document
+from compare.simulation.drive import History, Schedule, drive, simulated_plan
+from compare.simulation.protections import MEANINGS, Protection
+from compare.simulation.shrink import shrink
+
+_RUNS: Final = 1_000
+_MOST_RUNS: Final = 10_000_000
+_MOST_SEED: Final = 2**31
+_MOST_WORKERS: Final = 256
+
+
+def add_simulate(commands: argparse._SubParsersAction[Parser], code_of: Callable[[Verdict], int]) -> None:
+    """Add the command."""
+    simulate_ = commands.add_parser(
+        "simulate",
+        help="draw thousands of histories from a seed, and shrink the first that goes wrong",
+        description="The services' own core, deciders and tables, over a simulated broker and clock. Orders, "
+        "stock, the order of events, crashes at every boundary, duplicates, losses, rebalances and deadlines "
+        "are drawn from the seed, and nothing else: the same seed gives the same histories everywhere. One "
+        "that goes wrong is shrunk, shown, and written as a scenario file.",
+        epilog="exit codes: 0 all valid, 1 one goes wrong, 64 usage, 130 interrupted.",
+    )
+    simulate_.add_argument(
+        "--seed", metavar="S", type=_number(0, _MOST_SEED),
+        help=f"a number below {_MOST_SEED} (default: drawn, and printed)",
+    )  # fmt: skip
+    simulate_.add_argument(
+        "--runs", metavar="N", type=_number(1, _MOST_RUNS), default=_RUNS,
+        help=f"histories in each mode (default: {_RUNS:,})",
+    )  # fmt: skip
+    simulate_.add_argument(
+        "--only", metavar="RUN", type=_number(0, _MOST_RUNS),
+        help="show this one of them, counted from 0, side by side in both modes",
+    )  # fmt: skip
+    simulate_.add_argument(
+        "--scenario", metavar="SCENARIO",
+        help="the orders and the stock of a built-in scenario or a scenario file, in place of drawn ones; if it "
+        "has a schedule, that is followed, once",
+    )  # fmt: skip
+    simulate_.add_argument("--mode", choices=["both", *MODES], default="both", help="in one mode only")
+    add_without(simulate_)
+    simulate_.add_argument(
+        "--workers", metavar="N", type=_number(1, _MOST_WORKERS), default=os.cpu_count() or 1,
+        help="processes to work in; it changes nothing but the time (default: one for each processor)",
+    )  # fmt: skip
+    simulate_.add_argument(
+        "--out", metavar="FILE",
+        help="where to write a history that goes wrong, as a scenario (default: simulated-S-RUN.yaml here)",
+    )  # fmt: skip
+    simulate_.add_argument(
+        "--json",
+        metavar="FILE",
+        help="write the counts and what went wrong to FILE, or to standard output for -",
+    )
+    simulate_.set_defaults(do=lambda arguments: code_of(run(arguments)), meant="simulated")
+
+
+def add_without(parser: argparse.ArgumentParser) -> None:
+    """Add the option that takes protections away."""
+    parser.add_argument(
+        "--without", metavar="PROTECTION", action="append", default=[], type=Protection,
+        choices=list(Protection),
+        help="take a protection away, to see what it prevents; repeatable: "
+        + "; ".join(f"{protection} ({MEANINGS[protection]})" for protection in Protection),
+    )  # fmt: skip
+
+
+def run(arguments: argparse.Namespace) -> Verdict:
+    """Simulate, print what came of it, and return the verdict."""
+    quiet_logs()
+    draw = Draw(
+        seed=secrets.randbelow(_MOST_SEED) if arguments.seed is None else arguments.seed,
+        modes=tuple(MODES) if arguments.mode == "both" else (arguments.mode,),
+        scenario=find_scenario(arguments.scenario) if arguments.scenario else None,
+        without=tuple(protection for protection in Protection if protection in arguments.without),
+        rules=load_settings().rules,
+    )
+    console = PlainConsole(stderr=arguments.json == "-")
+    if draw.scenario is not None and draw.scenario.schedule:
+        schedule = [*map(parse_action, draw.scenario.schedule)]
+        return _show(console, _scheduled(draw, draw.scenario, schedule))
+    if arguments.only is not None:
+        return _show(console, [history_of(draw, arguments.only, mode) for mode in draw.modes])
+    console.print(_heading(draw, arguments.runs, arguments.workers))
+    begun = monotonic()
+    with progress_bar() as progress:
+        task = progress.add_task("histories", total=arguments.runs * len(draw.modes))
+        tally = simulate(
+            draw, arguments.runs, arguments.workers, lambda done: progress.update(task, completed=done)
+        )
+    document = simulation_document(draw, tally, monotonic() - begun, arguments.workers)
+    _report(console, document, tally)
+    if tally.failures:
+        _explain(console, draw, tally.failures[0], arguments.out)
+    if arguments.json is not None:
+        _write(arguments.json, document.model_dump_json(indent=2) + "\n")
+    return document.verdict
+
+
+def _number(least: int, most: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            message = f"{text!r} is no number from {least} to {most}"
+            raise argparse.ArgumentTypeError(message)
+        return int(text)
+
+    return number
+
+
+def _heading(draw: Draw, runs: int, workers: int) -> str:
+    what = f"orders of {draw.scenario.name}" if draw.scenario else "drawn orders"
+    without = f", without {' and '.join(draw.without)}" if draw.without else ""
+    each = f"{runs:,} histories in each of {len(draw.modes)} modes"
+    return f"Seed {draw.seed}: {each}, {what}{without}, {workers} workers."
+
+
+def _report(console: Console, document: SimulationDocument, tally: Tally) -> None:
+    modes = document.modes
+    table = Table("orders", *modes, box=None, pad_edge=False)
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for status, reason in sorted({(status, reason) for _, status, reason in tally.ends}):
+        counts = (tally.ends[mode, status, reason] for mode in modes)
+        table.add_row(f"{status} ({reason})" if reason else status, *(f"{count:,}" for count in counts))
+    console.print(table)
+    mishaps = ", ".join(f"{count:,} x {kind}" for kind, count in sorted(document.mishaps.items()))
+    console.print(f"What went wrong on the way: {mishaps or 'nothing'}.")
+    console.print(
+        f"{document.histories:,} histories of {document.actions:,} actions, {document.end_states:,} distinct "
+        f"ends, {document.seconds:.1f} s: {document.histories_per_minute:,.0f} histories a minute."
+    )
+    console.print(f"Digest of every step of each: {document.digest}")
+    console.print("Verdict: ", Pen(console).badge(document.verdict), sep="")
+
+
+def _explain(console: Console, draw: Draw, failure: Failure, out: str | None) -> None:
+    """Show the smallest history that goes wrong in the same way, and write it down."""
+    from compare.simulation.export import as_scenario, write_scenario
+
+    found = history_of(draw, failure.run, failure.mode)
+    console.print(
+        f"Run {failure.run} of seed {draw.seed} goes wrong, {failure.mode}: {', '.join(failure.anomalies)}. "
+        f"It has {len(found.actions)} actions and {len(found.recording.orders)} orders; looking for less."
+    )
+    with progress_bar() as progress:
+        task = progress.add_task("smaller histories tried", total=None)
+        smallest = shrink(
+            world_of(failure.mode, draw.without), found, lambda tries: progress.update(task, completed=tries)
+        )
+    others = _scheduled(draw, smallest.scenario, smallest.actions)
+    _show(console, [smallest if one.mode == smallest.mode else one for one in others])
+    tell_schedule(console, smallest)
+    file = Path(out or f"simulated-{draw.seed}-{failure.run}.yaml")
+    description = f"Seed {draw.seed}, run {failure.run}, {failure.mode}: {'; '.join(smallest.faults)}"
+    _kept(file, lambda: write_scenario(as_scenario(smallest, file.stem.lower(), description), file))
+    again = "".join(f" --without {protection}" for protection in draw.without)
+    console.print(f"Written to {file}; once more: python -m compare simulate --scenario {file}{again}")
+
+
+def tell_schedule(console: Console, history: History) -> None:
+    """Say what makes a history what it is, and what is wrong with it."""
+    console.print(f"The smallest such history, {history.mode}; all else happens in its turn:")
+    for action in history.actions or ("(nothing out of the ordinary)",):
+        console.print(f"  {action}")
+    for text in history.faults:
+        console.print(f"  so {text}", soft_wrap=True)
+
+
+def _scheduled(draw: Draw, scenario: Scenario, schedule: Sequence[Action]) -> list[History]:
+    """What comes of a schedule, in each mode."""
+    plan = simulated_plan(scenario, draw.rules)
+    return [drive(world_of(mode, draw.without), plan, Schedule(schedule)) for mode in draw.modes]
+
+
+def _show(console: Console, histories: Sequence[History]) -> Verdict:
+    """Show histories side by side, and what is wrong with each."""
+    results = tuple(_result(history) for history in histories)
+    verdict = verdict_of(result.verdict for result in results)
+    scenario = histories[0].scenario.document()
+    report = Report(console)
+    for number in range(1, len(histories[0].recording.orders) + 1):
+        report.scenario(ScenarioResult(scenario=scenario, verdict=verdict, modes=results), number)
+    for history in histories:
+        console.print(f"What happened, {history.mode}:")
+        for action in history.actions:
+            console.print(f"  {action}")
+        for text in history.faults:
+            console.print(f"  so {text}", soft_wrap=True)
+    return verdict
+
+
+def _result(history: History) -> ModeResult:
+    return ModeResult(
+        mode=history.mode,
+        verdict=Verdict.INVALID if history.anomalies else Verdict.VALID,
+        metrics=measure(history.recording),
+        findings=history.findings,
+        recording=history.recording,
+    )
+
+
+def _write(target: str, text: str) -> None:
+    if target == "-":
+        sys.stdout.write(text)
+    else:
+        _kept(Path(target), lambda: Path(target).write_text(text, encoding="utf-8"))
+
+
+def _kept(file: Path, write: Callable[[], object]) -> None:
+    try:
+        write()
+    except OSError as error:
+        message = f"{file}: can't be written: {error.strerror}."
+        raise ConfigurationError(message) from error
