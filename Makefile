@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 ARGS ?=
 
 UV_VERSION := 0.13.9
+MUTMUT_VERSION := 3.8.1
 COMPILE := .venv-lock/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
     --no-emit-index-url --no-header
 
@@ -14,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help compare bench soak peers orchestrated choreographed test cover lint format lock clean gone
+.PHONY: help compare bench soak peers orchestrated choreographed test cover mutants lint format lock clean gone
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
@@ -46,6 +47,10 @@ cover: ## run the tests and report what they cover
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report
 
+mutants: $(VENV)/.mutants ## change deciders, wirings and core, and see what no test notices; takes long, see docs/mutation.md
+	@$(BIN)/mutmut run --max-children 1 $(ARGS)
+	@$(BIN)/mutmut results
+
 lint: $(VENV)/.dev ## check format, code, types, Docker and Compose files, scripts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -74,7 +79,7 @@ lock: .venv-lock/.uv ## pin the dependencies anew in requirements/; ARGS=--upgra
 	$(COMPILE) $(ARGS) pyproject.toml --extra peers -c requirements/dev.txt -o requirements/peers.txt
 
 clean: ## remove what was installed and what tools left
-	@rm -rf .venv .venv-* build dist .coverage .coverage.* htmlcov .hypothesis .schemathesis
+	@rm -rf .venv .venv-* build dist mutants .coverage .coverage.* htmlcov .hypothesis .schemathesis
 	@rm -rf .mypy_cache .pytest_cache .ruff_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -121,6 +126,11 @@ $(VENV)/.dev: $(GONE) requirements/dev.txt pyproject.toml
 $(VENV)/.peers: $(VENV)/.run requirements/peers.txt
 	@echo 'Installing the peers into $(VENV) (once)'
 	@$(BIN)/pip install --quiet --require-hashes -r requirements/peers.txt
+	@touch $@
+
+# In no lock file, for nothing else needs it.
+$(VENV)/.mutants: $(VENV)/.dev Makefile
+	@$(BIN)/pip install --quiet mutmut==$(MUTMUT_VERSION)
 	@touch $@
 
 .venv-lock/.uv: Makefile

@@ -11,6 +11,7 @@ from typing import Final
 
 import pytest
 from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
 
 import choreographed
 import orchestrated
@@ -123,11 +124,23 @@ def test_commands_of_one_batch_see_each_other(inventory: Core) -> None:
 
 
 def test_what_is_not_its_business_leaves_no_trace(inventory: Core) -> None:
-    """A record of another type is skipped by its header, though its body be unreadable."""
+    """Records of another type are skipped by their header, though their bodies be unreadable."""
     created = OrderCreated(order_id=order_id(1), customer_id="a", item="laptop", quantity=1, price_cents=1)
-    assert inventory.process([replace(command(created), value=b"?")], NOW) == []
+    assert inventory.process([replace(command(created), value=b"?")] * 2, NOW) == []
     assert counts(inventory) == (0, 0, 0)
-    assert inventory.counts == {"consumed": 1, "skipped": 1}
+    assert inventory.counts == {"consumed": 2, "skipped": 2}
+
+
+def test_what_is_not_its_business_needs_no_transaction(inventory: Core) -> None:
+    """The database isn't even asked, though an earlier batch had something to count."""
+    inventory.process([with_headers(reserve(), ce_type=b"Unheard")], NOW)
+    asked = []
+    event.listen(inventory.database.engine, "checkout", lambda *_: asked.append("something"))
+    created = OrderCreated(order_id=order_id(1), customer_id="a", item="laptop", quantity=1, price_cents=1)
+    assert inventory.process([command(created)], NOW) == []
+    assert asked == []
+    inventory.process([reserve()], NOW)
+    assert asked
 
 
 def test_a_command_that_changes_nothing_is_logged_as_ignored(
@@ -366,6 +379,36 @@ def test_tidying_forgets_what_is_acknowledged(inventory: Core, tmp_path: Path) -
     again = reopened(inventory, tmp_path)
     assert again.unsent([0]) == []
     again.database.close()
+
+
+def test_trying_to_write_leaves_nothing_behind(inventory: Core) -> None:
+    """The database is asked whether it takes anything, again and again, and holds nothing more for it."""
+    for _ in range(2):
+        inventory.try_to_write()
+    assert counts(inventory) == (0, 0, 0)
+    inventory.process([reserve()], NOW)
+    inventory.try_to_write()
+    assert counts(inventory) == (1, 1, 1)
+
+
+def test_trying_to_write_tells_of_a_database_that_takes_nothing(inventory: Core) -> None:
+    """Where it can only be read, that shows though there is nothing to do."""
+    event.listen(
+        inventory.database.engine,
+        "checkout",
+        lambda connection, *_: connection.execute("PRAGMA query_only = 1"),
+    )
+    with pytest.raises(OperationalError, match="readonly"):
+        inventory.try_to_write()
+
+
+def test_a_service_that_looks_again_has_something_to_do_at_once(inventory: Core) -> None:
+    """A new core looks what there is, then knows that there is nothing, until it is to look again."""
+    assert inventory.due_in(NOW) == 0
+    assert inventory.wake(range(PARTITIONS), NOW) == []
+    assert inventory.due_in(NOW) == float("inf")
+    inventory.look_again()
+    assert inventory.due_in(NOW) == 0
 
 
 def test_the_same_step_has_the_same_ids(tmp_path: Path) -> None:

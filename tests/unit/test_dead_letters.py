@@ -143,6 +143,24 @@ def test_a_long_error_is_cut_and_its_innermost_calls_are_kept() -> None:
     assert (len(read.error), len(read.stack)) == (4_000, 4_000)
 
 
+def test_a_record_that_is_put_back_has_its_own_id_again() -> None:
+    """A letter is known by its origin and the service that gave up, and what is made of it by the message."""
+    letter = dead_letter(reserve(), "saga.commands.dlq", FAILURE)
+    assert letter.id == "saga.commands[0]@0/orchestrated/payment"
+    again = original(delivered(letter), "saga.commands")
+    assert again.id == dict(reserve().headers)["ce_id"].decode()
+
+
+def test_the_stack_of_a_dead_letter_is_as_python_writes_it() -> None:
+    """All lines are there, one below the other, with nothing between them."""
+    with pytest.raises(ValueError, match="invalid literal") as caught:
+        int("x")
+    letter = dead_letter(reserve(), "a.dlq", replace(FAILURE, error=caught.value))
+    stack = read_dead_letter(delivered(letter)).stack
+    assert stack.startswith('Traceback (most recent call last):\n  File "')
+    assert stack.endswith("\nValueError: invalid literal for int() with base 10: 'x'\n")
+
+
 @pytest.mark.parametrize(
     ("broken", "refused"),
     [(replace(reserve(3), value=b"{"), 1), (replace(reserve(3), headers=()), 0)],

@@ -33,6 +33,7 @@ from common.messages import (
     RefundPayment,
     ReleaseInventory,
     ReserveInventory,
+    RetryCompensation,
     SagaCompleted,
     SagaFailed,
     SagaStarted,
@@ -244,6 +245,19 @@ def test_an_order_that_waits_for_an_operator_has_no_deadline(tmp_path: Path) -> 
     assert core.due_in(NOW + DAY) == float("inf")
     assert counters(core) == {"overdue": 2 + RECOVERY.undo_tries - 1, "timed_out": 2}
     core.database.close()
+
+
+def test_what_an_operator_has_tried_again_is_the_same_question(orchestrator: Core) -> None:
+    """The undo is asked for with the id that it had before, and with the next attempt."""
+    asked_of(orchestrator)
+    asked = [record for _, outgoing in woken(orchestrator, NOW + DAY) for record in outgoing]
+    undos = [record for record in asked if told([record]) == [RELEASE]]
+    [again] = orchestrator.process([command(RetryCompensation(order_id=order_id(1)), index=2)], NOW + DAY)
+    assert told([again]) == [RELEASE]
+    assert {record.id for record in undos} == {again.id}
+    [(_, before)], [(_, after)] = attempts(undos[-1:]), attempts([again])
+    assert after > before
+    orchestrator.database.close()
 
 
 # Whole modes: whatever is lost, the orders end, and alike in all services.

@@ -48,6 +48,11 @@ def place(saga: str) -> PlaceOrder:
     return PlaceOrder(order_id=saga, customer_id="alice", item="laptop", quantity=1, price_cents=1)
 
 
+def refund(saga: str) -> RefundPayment:
+    """Send the undo of the second step."""
+    return RefundPayment(order_id=saga, reason=Reason.PAYMENT_DECLINED)
+
+
 def end(saga: str) -> SagaCompleted | SagaFailed:
     """Tell the end, whichever it is."""
     return SagaCompleted(order_id=saga)
@@ -111,6 +116,14 @@ def test_a_late_row_changes_and_sends_nothing() -> None:
     assert not NOT_RELEASED.stays
 
 
+def test_late_rows_are_made_for_all_that_may_come() -> None:
+    """Each message gets a row of its own that stays where it is and sends nothing."""
+    assert late("GOOD", PaymentProcessed, PaymentDeclined) == (
+        Row("GOOD", PaymentProcessed, "GOOD", None, ()),
+        Row("GOOD", PaymentDeclined, "GOOD", None, ()),
+    )
+
+
 def test_an_end_may_be_told_again() -> None:
     """A row may stay at an end and tell it once more, which is no way out of it."""
     again = row("GOOD", SagaStarted, "GOOD", end)
@@ -161,6 +174,10 @@ FAULTS: Final[dict[str, tuple[tuple[Row, ...], str]]] = {
     "failing undo without a row": (
         without(NOT_RELEASED),
         "no row at UNDOING on InventoryReleaseFailed, an answer to ReleaseInventory",
+    ),
+    "failing refund without a row": (
+        without(DECLINED, row("PAYING", PaymentDeclined, "UNDOING", refund)),
+        "no row at UNDOING on PaymentRefundFailed, an answer to RefundPayment",
     ),
     "unknown command": (
         without(DECLINED, row("PAYING", PaymentDeclined, "UNDOING", place)),

@@ -313,6 +313,22 @@ def test_a_deadline_that_fails_itself_is_put_off_and_stops_nobody_else(tmp_path:
     core.database.close()
 
 
+def test_each_limit_is_made_of_its_own_times_and_tries() -> None:
+    """A step, an order, their undoing, another's word and a person: each is waited for as it is set."""
+    recovery = Recovery(undo_tries=7, step_timeout_s=1.5, order_timeout_s=2.5, deadline_tries=4)
+    assert (recovery.step(), recovery.undo()) == (Limit(1.5, 4), Limit(1.5, 7))
+    assert (recovery.order(), recovery.undone_order()) == (Limit(2.5, 4), Limit(2.5, 7))
+    assert (recovery.word(), recovery.operator()) == (Limit(2.5, None), Limit(None, None))
+
+
+@pytest.mark.parametrize(("tries", "full"), [(1, 2), (2, 4), (3, 8), (4, 16), (5, 16), (50, 16)])
+def test_a_deadline_comes_ever_more_rarely_up_to_a_bound(tries: int, full: float) -> None:
+    """Each interval is twice the one before it, but for its jitter, up to eight times the first."""
+    delay = Limit(2.0).delay(tries, "order")
+    assert delay is not None
+    assert 0.8 * full <= delay.total_seconds() <= full
+
+
 # Whole modes
 
 STOCK: Final = {"laptop": 10}

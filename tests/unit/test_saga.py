@@ -223,6 +223,7 @@ def test_a_saga_that_ended_before_it_began_is_not_started_any_more(early: Messag
     """Given nothing, when it is cancelled or refused, expect the bad end, and that again when it starts."""
     failed = SagaFailed(order_id=ID, reason=reason)
     story = given().when(early).expect(failed, at=SagaState.FAILED)
+    assert story.saga == OrderSaga(ID, "", "", 0, 0, state=SagaState.FAILED, reason=reason)
     story.when(STARTED).expect(failed, at=SagaState.FAILED)
 
 
