@@ -36,7 +36,9 @@ from compare.result import ResultDocument, ScenarioResult, setup
 from compare.scenario import Scenario
 from compare.scenario_files import built_in_scenarios, find_scenario
 from compare.services import Services
+from compare.simulation.ablate_command import add_ablate
 from compare.simulation.simulate_command import add_simulate
+from compare.simulation.sweep_command import add_sweep
 from compare.soak_command import add_soak
 
 INTERRUPTED: Final = 130
@@ -105,6 +107,8 @@ def _parser() -> argparse.ArgumentParser:
     add_soak(commands, EXIT_CODES.__getitem__)
     add_bench(commands, EXIT_CODES.__getitem__)
     add_simulate(commands, EXIT_CODES.__getitem__)
+    add_sweep(commands, EXIT_CODES.__getitem__)
+    add_ablate(commands, EXIT_CODES.__getitem__)
     add_dlq(commands)
     listing = commands.add_parser("list", help="list the built-in scenarios")
     listing.set_defaults(do=_list)

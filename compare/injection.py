@@ -8,7 +8,7 @@ fault's step until its nth has come. Every strike is noted, so that the report c
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import NamedTuple
@@ -22,9 +22,17 @@ from compare.aim import Target, aim, not_applicable
 from compare.faults import AT_A_BOUNDARY, IN_THE_DECIDER, ON_THE_WIRE, Fault
 from compare.scenario import Scenario
 
+Clock = Callable[[], float]
+"""Tells seconds since some moment that never changes."""
+
 
 class CrashError(BaseException):
     """A service dies here. It is no Exception, so nothing of the service handles it."""
+
+    def __init__(self, boundary: Boundary | None = None) -> None:
+        super().__init__()
+        self.boundary = boundary
+        """The boundary at which it does, if somebody wants to know."""
 
 
 class StandsStillError(BrokerError):
@@ -33,13 +41,14 @@ class StandsStillError(BrokerError):
 
 @dataclass
 class Struck:
-    """A fault that struck, in the clock of this process."""
+    """A fault that struck, in the clock of this process, or of a simulated world."""
 
     target: Target
     service: str | None
     boundary: Boundary | None
     order_id: str | None
-    at: float = field(default_factory=monotonic)
+    at: float
+    clock: Clock = field(default=monotonic, repr=False, compare=False)
     over: float | None = None
     record_id: str | None = None
     """Of what it struck on the wire."""
@@ -47,7 +56,7 @@ class Struck:
 
     def ended(self) -> None:
         """What was hit is as before."""
-        self.over = monotonic()
+        self.over = self.clock()
 
 
 class Memory(NamedTuple):
@@ -59,6 +68,13 @@ class Memory(NamedTuple):
     """The faults that have struck, once for each time."""
 
 
+class Image(NamedTuple):
+    """A moment of the faults, for a simulated history that comes back to it."""
+
+    seen: Mapping[int, Mapping[tuple[str, str], None]]
+    struck: Sequence[Struck]
+
+
 Act = Callable[[Struck], None]
 """Carries out what a probe can't do by itself: stopping, slowing, taking the broker away, rebalancing."""
 
@@ -66,15 +82,19 @@ Act = Callable[[Struck], None]
 class Injection:
     """The faults of one replay in one mode.
 
-    `orders` maps the id of each order of the scenario to the name of its specification, if it has one.
+    `orders` maps the id of each order of the scenario to the name of its specification, if it has one;
+    `clock` tells when something strikes, and when that is over.
     """
 
-    def __init__(self, scenario: Scenario, mode: Mode, orders: Mapping[str, str | None]) -> None:
+    def __init__(
+        self, scenario: Scenario, mode: Mode, orders: Mapping[str, str | None], clock: Clock = monotonic
+    ) -> None:
         self.struck: list[Struck] = []
         self.not_applicable = [
             problem for spec in scenario.faults if (problem := not_applicable(spec, mode)) is not None
         ]
         self._orders = orders
+        self._clock = clock
         self._targets = [aim(index, spec, mode) for index, spec in enumerate(scenario.faults)]
         self._seen: dict[int, dict[tuple[str, str], None]] = {target.index: {} for target in self._targets}
 
@@ -91,14 +111,18 @@ class Injection:
 
     def clock(self, service: str) -> Callable[[], datetime]:
         """The clock of a service."""
-        skew = timedelta(
+        skew = self.skew(service)
+        return lambda: datetime.now(UTC) + skew
+
+    def skew(self, service: str) -> timedelta:
+        """How far a service's clock is ahead."""
+        return timedelta(
             seconds=sum(
                 target.spec.duration_s
                 for target in self._targets
                 if target.spec.fault is Fault.CLOCK_SKEW and target.service == service
             )
         )
-        return lambda: datetime.now(UTC) + skew
 
     def target(self, index: int) -> Target:
         """What the scenario's fault of that index hits."""
@@ -112,13 +136,13 @@ class Injection:
         self, target: Target, *, service: str | None, boundary: Boundary | None, order_id: str | None
     ) -> Struck:
         """Note that a fault strikes now."""
-        struck = Struck(target, service, boundary, order_id)
+        struck = Struck(target, service, boundary, order_id, self._clock(), self._clock)
         self.struck.append(struck)
         return struck
 
     def strikes_again(self, target: Target) -> bool:
         """Whether the fault strikes once more."""
-        return target.spec.strikes_again(sum(struck.target is target for struck in self.struck))
+        return target.spec.strikes_again(sum(one.target.index == target.index for one in self.struck))
 
     def is_nth(self, target: Target, order_id: str, kind: str) -> bool:
         """Whether a record of the step is the one that the fault wants; each is counted when first seen."""
@@ -137,6 +161,18 @@ class Injection:
         """What a probe in another process needs to know, so that no fault strikes anew there."""
         seen = [(index, *record) for index, records in self._seen.items() for record in records]
         return Memory(seen, [struck.target.index for struck in self.struck])
+
+    def image(self) -> Image:
+        """All that has come so far, to come back to."""
+        return Image(
+            {index: dict(records) for index, records in self._seen.items()},
+            [replace(struck) for struck in self.struck],
+        )
+
+    def put_back(self, image: Image) -> None:
+        """Go on from there; what has struck is copied, for it may be over some time."""
+        self._seen = {index: dict(records) for index, records in image.seen.items()}
+        self.struck[:] = [replace(struck) for struck in image.struck]
 
 
 class _LabProbe(Probe):

@@ -38,9 +38,7 @@ class Report:
 
     def scenario(self, result: ScenarioResult, number: int | None) -> None:
         """Print one scenario; of several orders, `number` picks the one to trace, if it is there."""
-        scenario = result.scenario
-        self._console.rule(Text(scenario["name"], style="bold"), characters="-" if self._pen.plain else "─")
-        self._console.print(Text(" ".join(scenario["description"].split()), style="dim"))
+        self._title(result)
         total = len(result.modes[0].recording.orders)
         if total > 1 and (number is None or number > total):
             self._console.print(self._orders(result))
@@ -49,6 +47,14 @@ class Report:
             )
         else:
             self._console.print(self._trace(result, number if total > 1 and number else 1))
+        self._console.print(self._summary(result.modes))
+        self._console.print(self._verdict(result), "")
+
+    def every_order(self, result: ScenarioResult) -> None:
+        """Print one scenario with the traces of all its orders."""
+        self._title(result)
+        for number in range(1, len(result.modes[0].recording.orders) + 1):
+            self._console.print(self._trace(result, number))
         self._console.print(self._summary(result.modes))
         self._console.print(self._verdict(result), "")
 
@@ -71,6 +77,11 @@ class Report:
             )
         )
         self._console.print(Text.assemble("All in all: ", self._pen.badge(document.verdict)))
+
+    def _title(self, result: ScenarioResult) -> None:
+        scenario = result.scenario
+        self._console.rule(Text(scenario["name"], style="bold"), characters="-" if self._pen.plain else "─")
+        self._console.print(Text(" ".join(scenario["description"].split()), style="dim"))
 
     def _trace(self, result: ScenarioResult, number: int) -> RenderableType:
         modes = result.modes

@@ -1,7 +1,9 @@
-"""What the lab relies on in a broker: one suite for the embedded broker and for Apache Kafka.
+"""What the lab relies on in a broker: one suite for the embedded broker, Apache Kafka and the simulated one.
 
-A stand-in has to earn its trust: whatever holds here on both holds for the lab on either. Where the embedded
-broker differs, the test says so.
+A stand-in has to earn its trust: whatever holds here on all of them holds for the lab on any. A test that
+takes `client` runs on all three; one that takes `broker` is about sockets, producers or outages, which the
+simulated broker doesn't have; one that takes `sharing` needs groups of several members, which the embedded
+broker lacks.
 """
 
 import asyncio
@@ -9,15 +11,31 @@ import uuid
 from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
-from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 from aiokafka.errors import NoOffsetForPartitionError
 
 from common.broker import delete_topics, ensure_topics, partition_of
+from common.envelope import Headers, Record
 from common.errors import BrokerError
-from tests.brokers import Broker, Embedded, Kafka, consuming, poll, producing, read, send, values
+from compare.simulation.broker import SimulatedBroker
+from tests.brokers import (
+    Broker,
+    Client,
+    Embedded,
+    Kafka,
+    Member,
+    OverSocket,
+    Simulated,
+    consuming,
+    outgoing,
+    producing,
+    read,
+    read_as,
+    send,
+    values,
+)
 from tests.kafka_server.server import KafkaServer
 
 # Only the test itself is timed: the first one of a run may have to download and start Apache Kafka.
@@ -30,70 +48,103 @@ _KAFKA = pytest.param("kafka", marks=pytest.mark.kafka)
 @pytest.fixture(params=["embedded", _KAFKA])
 def broker(request: pytest.FixtureRequest) -> Broker:
     """Each kind of broker in turn, running."""
-    handle = request.getfixturevalue(request.param)
-    return Embedded(handle) if request.param == "embedded" else Kafka(handle)
+    return broker_of(request, request.param)
+
+
+@pytest.fixture(params=["embedded", _KAFKA, "simulated"])
+def client(request: pytest.FixtureRequest) -> Client:
+    """The way to each kind of broker in turn, running."""
+    return client_of(request, request.param)
+
+
+@pytest.fixture(params=[_KAFKA, "simulated"])
+def sharing(request: pytest.FixtureRequest) -> Client:
+    """Likewise, to those that serve several members of a group: the embedded one lets no second one join."""
+    return client_of(request, request.param)
+
+
+def broker_of(request: pytest.FixtureRequest, kind: str) -> Broker:
+    """The broker of this kind."""
+    handle = request.getfixturevalue(kind)
+    return Embedded(handle) if kind == "embedded" else Kafka(handle)
+
+
+def client_of(request: pytest.FixtureRequest, kind: str) -> Client:
+    """The way to the broker of this kind."""
+    return Simulated(SimulatedBroker()) if kind == "simulated" else OverSocket(broker_of(request, kind))
 
 
 @pytest.fixture
-async def topic(broker: Broker) -> str:
+async def topic(request: pytest.FixtureRequest) -> str:
     """A new topic with three partitions: not four, which the embedded broker would choose itself."""
     name = f"contract-{uuid.uuid4().hex}"
-    await broker.create_topics([name], _PARTITIONS)
+    (kind,) = {"broker", "client", "sharing"} & set(request.fixturenames)
+    await request.getfixturevalue(kind).create_topics([name], _PARTITIONS)
     return name
 
 
-async def test_topics_have_the_chosen_partition_count(broker: Broker, topic: str) -> None:
+async def test_topics_have_the_chosen_partition_count(client: Client, topic: str) -> None:
     """A topic has exactly the partitions that it was created with."""
-    async with producing(broker) as producer:
-        assert await producer.partitions_for(topic) == set(range(_PARTITIONS))
+    assert await client.partitions(topic) == set(range(_PARTITIONS))
 
 
-async def test_topics_may_exist_already(broker: Broker, topic: str) -> None:
+async def test_topics_may_exist_already(client: Client, topic: str) -> None:
     """Creating a topic again with the same count changes nothing, as every service does it at its start."""
-    await broker.create_topics([topic], _PARTITIONS)
-    await ensure_topics(broker.bootstrap, [topic], _PARTITIONS)
+    await client.create_topics([topic], _PARTITIONS)
+    await client.ensure_topics([topic], _PARTITIONS)
+    assert await client.partitions(topic) == set(range(_PARTITIONS))
 
 
-async def test_another_partition_count_is_an_error(broker: Broker, topic: str) -> None:
+async def test_another_partition_count_is_an_error(client: Client, topic: str) -> None:
     """A topic with another partition count is refused by name, with both counts."""
-    with pytest.raises(BrokerError, match=rf"{topic}' exists with 3 partitions, not 5: set .* to 3"):
+    with pytest.raises(BrokerError, match=rf"{topic}' exists with 3 partitions, not 5"):
+        await client.ensure_topics([topic], 5)
+
+
+async def test_that_error_says_what_to_set(broker: Broker, topic: str) -> None:
+    """Whoever has brought a broker of his own is told the setting, and its value."""
+    with pytest.raises(BrokerError, match=r"not 5: set .* to 3"):
         await ensure_topics(broker.bootstrap, [topic], 5)
 
 
-async def test_records_survive_whole(broker: Broker, topic: str) -> None:
-    """Key, value, headers in their order, and the timestamp in milliseconds arrive as they were sent."""
-    headers = [("ce_id", b"1"), ("traceparent", b"\x00\xff"), ("ce_id", b"2"), ("empty", b"")]
+async def test_records_survive_whole(client: Client, topic: str) -> None:
+    """Key, value, and headers in their order, one of them twice, arrive as they were sent."""
+    headers: Headers = (("ce_id", b"1"), ("traceparent", b"\x00\xff"), ("ce_id", b"2"), ("empty", b""))
+    await client.send([outgoing(topic, b"value", 1, key=b"k", headers=headers)])
+    (record,) = await client.records(topic, 1)
+    assert (record.topic, record.partition, record.offset) == (topic, 1, 0)
+    assert (record.key, record.value, tuple(record.headers)) == (b"k", b"value", headers)
+
+
+async def test_timestamps_survive(broker: Broker, topic: str) -> None:
+    """The timestamp, in milliseconds, arrives as it was sent."""
     async with producing(broker) as producer:
-        await producer.send_and_wait(
-            topic, b"value", key=b"k", timestamp_ms=1_234_567_890_123, headers=headers
-        )
+        await producer.send_and_wait(topic, b"value", timestamp_ms=1_234_567_890_123)
     async with consuming(broker, topic, partitions=range(_PARTITIONS)) as consumer:
         (record,) = await read(consumer, 1)
-    assert (record.key, record.value, list(record.headers)) == (b"k", b"value", headers)
     assert record.timestamp == 1_234_567_890_123
 
 
 async def test_keys_choose_the_partition(broker: Broker, topic: str) -> None:
-    """A producer puts a key where `partition_of` says, so that either side can compute it."""
+    """A producer puts a key where `partition_of` says, so that either side can compute it.
+
+    In the simulated world nobody else is there to choose: services say where each of their records goes.
+    """
     keys = [f"order-{number}".encode() for number in range(20)]
     async with producing(broker) as producer:
         sent = [await producer.send_and_wait(topic, b"", key=key) for key in keys]
     assert [record.partition for record in sent] == [partition_of(key, _PARTITIONS) for key in keys]
 
 
-async def test_partitions_keep_their_order(broker: Broker, topic: str) -> None:
+async def test_partitions_keep_their_order(client: Client, topic: str) -> None:
     """Records of one partition are read in the order in which they were sent, without gaps."""
     total = 300
-    async with producing(broker) as producer:
-        sent = [
-            await producer.send(topic, str(number).encode(), partition=number % _PARTITIONS)
-            for number in range(total)
-        ]
-        await asyncio.gather(*sent)
-    async with consuming(broker, topic, partitions=range(_PARTITIONS)) as consumer:
-        records = await read(consumer, total)
-    for partition, found in _by_partition(records).items():
-        assert found == [str(number).encode() for number in range(partition, total, _PARTITIONS)]
+    await client.send(outgoing(topic, b"%d" % number, number % _PARTITIONS) for number in range(total))
+    found = _by_partition(await client.records(topic, total))
+    assert sorted(found) == list(range(_PARTITIONS))
+    for partition, records in found.items():
+        assert values(records) == [b"%d" % number for number in range(partition, total, _PARTITIONS)]
+        assert [record.offset for record in records] == list(range(len(records)))
 
 
 async def test_batches_arrive_whole_on_their_partition(broker: Broker, topic: str) -> None:
@@ -112,15 +163,15 @@ async def test_batches_arrive_whole_on_their_partition(broker: Broker, topic: st
     ]
 
 
-async def test_a_group_member_gets_every_partition(broker: Broker, topic: str) -> None:
+async def test_a_group_member_gets_every_partition(client: Client, topic: str) -> None:
     """A group's only member is assigned all partitions of all its topics."""
     other = f"{topic}-other"
-    await broker.create_topics([other], _PARTITIONS)
-    async with consuming(broker, topic, other, group=topic) as consumer:
-        while not consumer.assignment():
-            await poll(consumer)
-        assert consumer.assignment() == {
-            TopicPartition(name, partition) for name in (topic, other) for partition in range(_PARTITIONS)
+    await client.create_topics([other], _PARTITIONS)
+    async with client.member(topic, topic, other) as member:
+        while not member.assignment():
+            await member.poll()
+        assert member.assignment() == {
+            (name, partition) for name in (topic, other) for partition in range(_PARTITIONS)
         }
 
 
@@ -132,41 +183,60 @@ async def test_no_commit_is_an_error(broker: Broker, topic: str) -> None:
     assert caught.value.args[0].topic == topic
 
 
-async def test_an_explicit_seek_starts_a_group(broker: Broker, topic: str) -> None:
-    """After that error a seek to the start reads everything that was sent before the group existed."""
-    await send(broker, topic, [b"a", b"b"])
-    async with consuming(broker, topic, group=topic) as consumer:
-        assert values(await read(consumer, 2)) == [b"a", b"b"]
+async def test_a_new_group_begins_at_the_start(client: Client, topic: str) -> None:
+    """All that was sent before the group existed is read; over a socket, by a seek after that error."""
+    await client.send([outgoing(topic, b"a"), outgoing(topic, b"b")])
+    async with client.member(topic, topic) as member:
+        assert values(await read_as(member, 2)) == [b"a", b"b"]
 
 
-@pytest.mark.parametrize("mine", [(), (0,)], ids=["member", "own-partitions"])
-async def test_a_group_resumes_from_its_commit(broker: Broker, topic: str, mine: tuple[int, ...]) -> None:
-    """A fresh consumer goes on after the commit, whether it joins the group or takes the partition itself."""
+async def test_a_group_resumes_from_its_commit(client: Client, topic: str) -> None:
+    """A fresh member goes on after the commit."""
+    await client.send([outgoing(topic, b"a"), outgoing(topic, b"b"), outgoing(topic, b"c")])
+    async with client.member(topic, topic) as member:
+        await read_as(member, 3)
+        await member.commit((topic, 0), 2)
+    async with client.member(topic, topic) as member:
+        assert values(await read_as(member, 1)) == [b"c"]
+
+
+async def test_a_consumer_of_its_own_partitions_resumes(broker: Broker, topic: str) -> None:
+    """One that takes the partition itself, and doesn't join the group, goes on there as well."""
     await send(broker, topic, [b"a", b"b", b"c"])
-    async with consuming(broker, topic, group=topic, partitions=mine) as consumer:
+    async with consuming(broker, topic, group=topic, partitions=[0]) as consumer:
         await read(consumer, 3)
         await consumer.commit({TopicPartition(topic, 0): 2})
-    async with consuming(broker, topic, group=topic, partitions=mine) as consumer:
+    async with consuming(broker, topic, group=topic, partitions=[0]) as consumer:
         assert values(await read(consumer, 1)) == [b"c"]
 
 
-async def test_stopping_commits_nothing(broker: Broker, topic: str) -> None:
+async def test_groups_are_apart(client: Client, topic: str) -> None:
+    """What one group has committed is nothing to another, which reads the same records."""
+    await client.send([outgoing(topic, b"a")])
+    async with client.member(f"{topic}-one", topic) as member:
+        await read_as(member, 1)
+        await member.commit((topic, 0), 1)
+    async with client.member(f"{topic}-other", topic) as member:
+        assert values(await read_as(member, 1)) == [b"a"]
+
+
+async def test_stopping_commits_nothing(client: Client, topic: str) -> None:
     """A consumer that stops leaves its commit where it was, so that unfinished work is read again."""
-    await send(broker, topic, [b"a", b"b"])
-    async with consuming(broker, topic, group=topic, partitions=[0]) as consumer:
-        await read(consumer, 2)
-        await consumer.commit({TopicPartition(topic, 0): 1})
-    async with consuming(broker, topic, group=topic, partitions=[0]) as consumer:
-        assert values(await read(consumer, 1)) == [b"b"]
+    await client.send([outgoing(topic, b"a"), outgoing(topic, b"b")])
+    async with client.member(topic, topic) as member:
+        await read_as(member, 2)
+        await member.commit((topic, 0), 1)
+    async with client.member(topic, topic) as member:
+        assert values(await read_as(member, 1)) == [b"b"]
 
 
-async def test_a_failed_batch_can_be_read_again(broker: Broker, topic: str) -> None:
+async def test_a_failed_batch_can_be_read_again(client: Client, topic: str) -> None:
     """After a seek back the same consumer gets the same records once more."""
-    await send(broker, topic, [b"a", b"b"])
-    async with consuming(broker, topic, group=topic) as consumer:
-        await read(consumer, 2)
-        consumer.seek(TopicPartition(topic, 0), 0)
-        assert values(await read(consumer, 2)) == [b"a", b"b"]
+    await client.send([outgoing(topic, b"a"), outgoing(topic, b"b")])
+    async with client.member(topic, topic) as member:
+        await read_as(member, 2)
+        member.again((topic, 0))
+        assert values(await read_as(member, 2)) == [b"a", b"b"]
 
 
 async def test_sends_outlive_a_broker_that_is_down(broker: Broker, topic: str) -> None:
@@ -195,24 +265,41 @@ async def test_consumers_outlive_a_broker_that_is_down(broker: Broker, topic: st
         assert await consumer.committed(TopicPartition(topic, 0)) == 2
 
 
-async def test_several_members_share_a_group(broker: Broker, topic: str) -> None:
-    """Members of a group divide the partitions, and each record is read by one of them."""
-    if isinstance(broker, Embedded):
-        pytest.skip("the embedded broker serves one member per group: a second one fails to join")
+async def test_several_members_share_a_group(sharing: Client, topic: str) -> None:
+    """Each record is read by one member of a group; a real one has its members divide the partitions."""
     async with AsyncExitStack() as stack:
-        members = [await stack.enter_async_context(consuming(broker, topic, group=topic)) for _ in range(2)]
-        # Polled together: a member that doesn't poll holds the rebalance up.
-        while not all(member.assignment() for member in members):
-            await asyncio.gather(*map(poll, members))
-        async with producing(broker) as producer:
-            for partition in range(_PARTITIONS):
-                await producer.send_and_wait(topic, b"%d" % partition, partition=partition)
-        shares: list[list[Any]] = [[], []]
+        members = [await stack.enter_async_context(sharing.member(topic, topic)) for _ in range(2)]
+        await rebalanced(*members)
+        await sharing.send(outgoing(topic, b"%d" % number, number) for number in range(_PARTITIONS))
+        shares: list[list[Record]] = [[], []]
         while sum(map(len, shares)) < _PARTITIONS:
-            batches = await asyncio.gather(*map(poll, members))
-            shares = [share + batch for share, batch in zip(shares, batches, strict=True)]
-    assert all(shares)
+            batches = await asyncio.gather(*(member.poll() for member in members))
+            shares = [[*share, *batch] for share, batch in zip(shares, batches, strict=True)]
+    assert all(shares) or not sharing.divides
     assert sorted(values(shares[0] + shares[1])) == [b"0", b"1", b"2"]
+
+
+async def test_a_member_cannot_commit_what_it_has_lost(sharing: Client, topic: str) -> None:
+    """Once a partition has gone to another member, that one commits its offset; its former owner fails."""
+    await sharing.send(outgoing(topic, b"%d" % number, number) for number in range(_PARTITIONS))
+    async with sharing.member(topic, topic) as first:
+        await read_as(first, _PARTITIONS)
+        async with sharing.member(topic, topic) as second:
+            await rebalanced(first, second)
+            lost = sorted(second.assignment())
+            with pytest.raises(BrokerError):
+                await first.commit(lost[0], 1)
+            await second.commit(lost[0], 1)
+    async with sharing.member(topic, topic) as member:
+        read_again = await read_as(member, _PARTITIONS - 1)
+    assert lost[0] not in {(record.topic, record.partition) for record in read_again}
+
+
+async def rebalanced(first: Member, second: Member) -> None:
+    """Wait until a second member has got partitions, and the first has given them up."""
+    while not second.assignment() or first.assignment() & second.assignment():
+        # Polled together: a member that doesn't poll holds the rebalance up.
+        await asyncio.gather(first.poll(), second.poll())
 
 
 @pytest.mark.kafka
@@ -277,8 +364,8 @@ def test_partitions_are_those_of_java(key: bytes, murmur2: int) -> None:
     assert partition_of(key, 6) == (murmur2 & 0x7FFFFFFF) % 6
 
 
-def _by_partition(records: Iterable[Any]) -> dict[int, list[bytes]]:
-    found: dict[int, list[bytes]] = defaultdict(list)
+def _by_partition(records: Iterable[Record]) -> dict[int, list[Record]]:
+    found: dict[int, list[Record]] = defaultdict(list)
     for record in records:
-        found[record.partition].append(record.value)
+        found[record.partition].append(record)
     return found

@@ -8,7 +8,7 @@ read, the headers still say what it was. One that a fault kept from the broker w
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -32,7 +32,8 @@ from common.messages import (
     Step,
 )
 from compare.checks.standing import ENDINGS, Account, Act, Deed, Source, Standing
-from compare.recording import Recording, TraceRecord
+from compare.faults import Fault
+from compare.recording import Recording, Strike, TraceRecord
 from compare.scenario import Scenario
 
 _TAKEN_UP: Final[dict[str, OrderStatus]] = {
@@ -79,29 +80,37 @@ def account_of_records(scenario: Scenario, recording: Recording) -> Account:
     return Account(Source.RECORDS, tuple(standings), free)
 
 
-def _lost(recording: Recording) -> dict[str, list[_Word]]:
-    lost: dict[str, list[_Word]] = defaultdict(list)
-    for strike in recording.lost.values():
-        if strike.order_id is not None and strike.record_type is not None:
-            lost[strike.order_id].append(_Word(strike.record_type, None, strike.at_ms, strike.at_ms))
+def _lost(recording: Recording) -> dict[str, dict[str, Strike]]:
+    """By order and id: the messages that a fault has kept from the broker, at least at first."""
+    lost: dict[str, dict[str, Strike]] = defaultdict(dict)
+    for strike in recording.strikes:
+        if strike.kind == Fault.LOSE and strike.order_id is not None and strike.record_id is not None:
+            lost[strike.order_id].setdefault(strike.record_id, strike)
     return lost
 
 
-def _words(records: Sequence[TraceRecord], lost: Iterable[_Word], placed_ms: float) -> Iterator[_Word]:
-    """Every message once, in the order of the story; the lost ones, by their time."""
+def _words(records: Sequence[TraceRecord], lost: Mapping[str, Strike], placed_ms: float) -> Iterator[_Word]:
+    """Every message once, in the order of the story; the lost ones when they were lost.
+
+    One that was lost may have come later, when its place among the others said nothing any more.
+    """
     readable = {record.id: record.body for record in reversed(records) if not record.poisoned}
     times = {record.id: record.at_ms for record in reversed(records)}
-    waiting = sorted(lost, key=lambda word: word.at_ms)
-    attempts: dict[str, int] = {}
+    waiting = [
+        _Word(strike.record_type or "", readable.get(message), strike.at_ms, strike.at_ms)
+        for message, strike in sorted(lost.items(), key=lambda one: one[1].at_ms)
+    ]
+    attempts = dict.fromkeys(lost, 0)
     for record in records:
         while waiting and waiting[0].at_ms - placed_ms <= record.at_ms:
             yield waiting.pop(0)
         asked_again = record.attempt > attempts.setdefault(record.id, record.attempt)
         attempts[record.id] = max(attempts[record.id], record.attempt)
-        if not record.duplicate or (asked_again and record.type in _TAKEN_UP):
+        known = record.duplicate or record.id in lost
+        if not known or (asked_again and record.type in _TAKEN_UP):
             cause_ms = min(record.at_ms, times.get(record.causation_id, record.at_ms))
-            body, again = readable.get(record.id), record.duplicate
-            yield _Word(record.type, body, record.at_ms, cause_ms, record.cause, again)
+            body = readable.get(record.id)
+            yield _Word(record.type, body, record.at_ms, cause_ms, record.cause, known)
     yield from waiting
 
 

@@ -110,7 +110,8 @@ def world_of(mode: str, without: tuple[Protection, ...]) -> World:
 
 def quiet_logs() -> None:
     """Have the services say nothing: all that they complain of is done to them."""
-    logging.disable(logging.CRITICAL)
+    logging.getLogger("common").setLevel(logging.CRITICAL)
+    logging.getLogger("common.batch").setLevel(logging.CRITICAL)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ than having a little of everything in each (Groce et al., "Swarm Testing", ISSTA
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from decimal import Decimal
 from random import Random
 from typing import Final, TypeVar
@@ -22,7 +23,7 @@ Danger = Mishap | Verb
 
 _ITEMS: Final = ("laptop", "phone")
 _MOST_ORDERS: Final = 3
-_MOST_IN_STOCK: Final = 3
+_STOCKS: Final = (0, 1, 2, 3, 4, 6)
 _MOST_AT_ONCE: Final = 3
 """Records that a service takes in one transaction."""
 _PRICES: Final = (Decimal(100), Decimal(250), Decimal(500), Decimal(501))
@@ -30,7 +31,16 @@ _PRICES: Final = (Decimal(100), Decimal(250), Decimal(500), Decimal(501))
 _MOST_STEPS: Final = 300
 """Until then it goes wild; after that, it is to come to its end."""
 _MOST_MISHAPS: Final = 6
-_RATES: Final = (0.03, 0.1, 0.25)
+_MOST_AGAIN: Final = 6
+"""How often the same may go wrong again: more than any scenario drawn here has tries."""
+_RATES: Final = (0.05, 0.15, 0.3)
+_KINDS: Final = (0.1, 0.25, 0.5)
+"""The part of all kinds of mishaps that a history has: with few, the same happens more often."""
+_AGAIN: Final = (0.0, 0.5, 1.0)
+_MOST_PAUSES: Final = 4
+_NAMES: Final = ("order", "orchestrator", "inventory", "payment")
+_IN_TURN: Final = 0.1
+"""How often a laggard is as fast as the others."""
 _BESIDE: Final = "beside"
 _DANGERS: Final[tuple[Danger, ...]] = (*Mishap, Verb.REPEATS, Verb.LOSES, Verb.SPOILS, Verb.PASSES)
 
@@ -69,7 +79,7 @@ def draw_scenario(chance: Chance, name: str) -> Scenario:
     return Scenario(
         name=name,
         description="Drawn at random.",
-        stock={item: chance.under(_MOST_IN_STOCK + 1) for item in _ITEMS[: 1 + chance.under(len(_ITEMS))]},
+        stock={item: chance.pick(_STOCKS) for item in _ITEMS[: 2 - chance.happens(0.3)]},
         orders=orders,
         recovery=RecoverySpec(
             retry_tries=1 + chance.under(3),
@@ -98,10 +108,20 @@ class Whim:
 
     def __init__(self, chance: Chance) -> None:
         self._chance = chance
-        self._dangers = [danger for danger in _DANGERS if chance.happens(0.4)]
+        kinds = chance.pick(_KINDS)
+        self._dangers = [danger for danger in _DANGERS if chance.happens(kinds)]
         self._in_pairs = chance.happens(0.3)
         """Whether second instances of services take part."""
         self._rate = chance.pick(_RATES)
+        self._again = chance.pick(_AGAIN)
+        """How likely what has gone wrong is to go wrong again, whenever it is tried: that is what exhausts the
+        patience of whoever tries."""
+        self._lasting: dict[Action, int] = {}
+        """What goes wrong again, by the first time that it did: how often it still may."""
+        self._pauses = 0
+        """How often time is to pass before anybody takes anything."""
+        self._laggards = [name for name in _NAMES if chance.happens(0.2)]
+        """Services that mostly let the others go first."""
         self._mishaps = 0
         self._steps = 0
         self._calm = Calm()
@@ -111,10 +131,14 @@ class Whim:
         self._steps += 1
         if self._steps > _MOST_STEPS:
             return self._calm.step(world)
+        if (again := self._same_again(world) or self._pause(world)) is not None:
+            return again
         if self._dangers and self._mishaps < _MOST_MISHAPS and self._chance.happens(self._rate):
             action = self._danger(world)
             if action is not None and world.do(action):
                 self._mishaps += 1
+                if self._chance.happens(self._again):
+                    self._go_on_with(action)
                 return action
         action = self._any(world)
         if action is not None and not world.do(action):
@@ -122,11 +146,46 @@ class Whim:
             raise AssertionError(message)
         return action
 
+    def _go_on_with(self, action: Action) -> None:
+        """Have what went wrong last."""
+        if action == TIME_PASSES:
+            self._pauses = 1 + self._chance.under(_MOST_PAUSES)
+        elif action.mishap in {Mishap.FAILS, Mishap.FAILS_FOR_GOOD} or action.verb in {
+            Verb.LOSES,
+            Verb.SPOILS,
+        }:
+            self._lasting[action] = _MOST_AGAIN
+
+    def _pause(self, world: World) -> Action | None:
+        """Time passing, again, and deadlines with it, before anybody takes anything."""
+        if not self._pauses:
+            return None
+        action = next((one for one in world.enabled() if one.verb is Verb.WAKES), TIME_PASSES)
+        self._pauses -= action == TIME_PASSES
+        return action if world.do(action) else None
+
+    def _same_again(self, world: World) -> Action | None:
+        """What has gone wrong before, with the same message when it is told again."""
+        for action, left in self._lasting.items():
+            told = {subject.partition("~")[0] for subject in action.subjects}
+            if action.actor == BROKER:
+                names = world.touchable()
+            else:
+                names = [one.subjects[0] for one in world.takes() if one.actor == action.actor]
+            for name in names:
+                again = replace(action, subjects=(name,))
+                if name.partition("~")[0] in told and left and world.do(again):
+                    self._lasting[action] -= 1
+                    return again
+        return None
+
     def _any(self, world: World) -> Action | None:
         """One of all that may happen with nothing going wrong."""
         found = world.enabled()
         if not found:
             return None
+        if self._laggards and not self._chance.happens(_IN_TURN):
+            found = [one for one in found if one.actor not in self._laggards] or found
         action = self._chance.pick(found)
         if action.verb is not Verb.TAKES:
             return action

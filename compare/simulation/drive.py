@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
@@ -32,6 +33,12 @@ _OF_PLACES: Final = "one order, one partition"
 """Without the order of keys it says nothing but that; the question is what harm comes of it."""
 _FAILING: Final = frozenset({Kind.ERROR, Kind.PERMANENT_ERROR, Kind.POISON})
 _DELAYING: Final = _FAILING | {Kind.LOSE}
+_TAKING_AWAY: Final = frozenset({Kind.LOSE, Kind.POISON, Kind.PERMANENT_ERROR})
+_TOLD_OF: Final = {
+    "cancel": {"OrderCancelRequested", "CancelSaga"},
+    "retry_compensation": {"OrderAborted", "RetryCompensation"},
+}
+"""By request: what the Order service tells of it, in one mode or the other."""
 
 
 class Anomaly(StrEnum):
@@ -205,40 +212,109 @@ _HARM: Final = {
 
 
 def unexplained(world: World, recording: Recording) -> Iterator[str]:
-    """Ends that nothing in the orders, the stock or the history is a reason for."""
+    """What nothing in the orders, the stock or the history is a reason for: ends, and asking again."""
     for order in recording.orders:
-        if (text := _unexplained(world, recording, order)) is not None:
+        known = _Known(world, recording, order)
+        if (text := _unexplained(known)) is not None:
             ended = f"{order.status} ({order.reason})" if order.reason else order.status
             yield f"order {order.number} is {ended}: {text}"
+        if recording.unfinished is None:
+            yield from _ignored(known)
+            yield from _asked_again(known)
 
 
-def _unexplained(world: World, recording: Recording, order: OrderEnd) -> str | None:
-    scenario, rules = world.plan.scenario, world.plan.rules
-    spec = scenario.orders[order.spec]
+class _Known:
+    """What has happened to an order: of the orders, the stock and the history, what can be a reason for it."""
+
+    def __init__(self, world: World, recording: Recording, order: OrderEnd) -> None:
+        self.order = order
+        self.scenario = world.plan.scenario
+        self.spec = self.scenario.orders[order.spec]
+        self.rules = world.plan.rules
+        self.trace = [one for one in recording.trace if one.order_id == order.order_id]
+        self.lost = [one for one in recording.lost.values() if one.order_id == order.order_id]
+        self.granted = {
+            one.what for one in recording.requested if one.order_id == order.order_id and one.accepted
+        }
+        scripted = bool(self.scenario.faults)
+        self._strikes = Counter(
+            strike.kind
+            for strike in recording.strikes
+            if scripted or strike.order_id in {None, order.order_id}
+        )
+        self._patient = not scripted
+        self._hurried = world.now_is.early or _scripted_delay(self.scenario, recording)
+
+    def struck(self, kinds: Collection[Kind]) -> int:
+        """How many faults of these kinds have struck."""
+        return sum(self._strikes[kind] for kind in kinds)
+
+    def delayed(self, times: int = 1) -> bool:
+        """Whether so many answers may have been missing, or late.
+
+        Each time of asking is kept from being answered by a fault of its own, unless time has passed though
+        there was something to do. Of a scenario's own faults, one may last.
+        """
+        return self._hurried or self.struck(_DELAYING) >= (times if self._patient else 1)
+
+    def missing(self) -> bool:
+        """Whether an answer may have been missing when all that there was to do was done.
+
+        What fails now and then is tried again long before anybody asks for it.
+        """
+        tries = min(self.scenario.patience.retry_tries, self.scenario.patience.undo_tries)
+        return (
+            self._hurried
+            or not self._patient
+            or self.struck(_TAKING_AWAY) > 0
+            or self.struck({Kind.ERROR}) >= tries
+        )
+
+
+def _unexplained(known: _Known) -> str | None:
+    scenario, spec, order = known.scenario, known.spec, known.order
     due, there = spec.price_cents * spec.quantity, scenario.stock.get(spec.item)
-    struck = {strike.kind for strike in recording.strikes}
     wanted = sum(one.quantity * one.count for one in scenario.orders if one.item == spec.item)
-    delayed = world.now_is.early or not struck.isdisjoint(_DELAYING) or _scripted_delay(scenario, recording)
     if order.status == OrderStatus.COMPLETED:
-        if due > rules.payment_limit_cents:
+        if due > known.rules.payment_limit_cents:
             return f"it is due {due} cents, which is above the limit"
         return None if there is not None and spec.quantity <= there else "there was not that much of its item"
-    if order.status == OrderStatus.COMPENSATION_FAILED and not delayed:
+    if order.status == OrderStatus.COMPENSATION_FAILED and not (
+        known.struck({Kind.PERMANENT_ERROR}) or known.delayed(scenario.patience.undo_tries)
+    ):
         return "no undo was kept from succeeding"
     explained = {
-        Reason.PAYMENT_DECLINED: due > rules.payment_limit_cents,
+        Reason.PAYMENT_DECLINED: due > known.rules.payment_limit_cents,
         Reason.UNKNOWN_ITEM: there is None,
         Reason.OUT_OF_STOCK: there is not None and wanted > there,
-        Reason.CANCELLED: any(
-            one.order_id == order.order_id and one.what == "cancel" and one.accepted
-            for one in recording.requested
-        ),
-        Reason.TIMED_OUT: delayed,
-        Reason.DEAD_LETTER: not struck.isdisjoint(_FAILING),
+        Reason.CANCELLED: "cancel" in known.granted,
+        Reason.TIMED_OUT: known.delayed(scenario.patience.deadline_tries),
+        Reason.DEAD_LETTER: known.struck(_FAILING) > 0,
     }
     if order.reason is not None and not explained[Reason(order.reason)]:
         return "nothing has happened to it that would be a reason for that"
+    if order.reason is None and order.status == OrderStatus.FAILED:
+        return "there is no reason given for that"
     return None
+
+
+def _ignored(known: _Known) -> Iterator[str]:
+    """Requests that were accepted, and of which then nothing was told."""
+    told = {one.type for one in known.trace} | {one.record_type for one in known.lost}
+    for what in sorted(known.granted):
+        if told.isdisjoint(_TOLD_OF[what]):
+            yield f"order {known.order.number} takes the request to {what}, and tells nobody of it"
+
+
+def _asked_again(known: _Known) -> Iterator[str]:
+    """That something was told again, though there was an answer."""
+    if known.missing() or "retry_compensation" in known.granted:
+        return
+    for record in known.trace:
+        if record.attempt > 1:
+            text = f"{record.type} is told again by {record.producer}, though nothing was missing"
+            yield f"order {known.order.number}: {text}"
+            return
 
 
 def _scripted_delay(scenario: Scenario, recording: Recording) -> bool:

@@ -11,15 +11,18 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from decimal import Decimal
-from typing import Final
+from typing import Final, NamedTuple
 
 from compare.scenario import OrderSpec, RecoverySpec, Scenario
-from compare.simulation.actions import Action, Verb
-from compare.simulation.drive import Anomaly, History, Schedule, drive, simulated_plan
+from compare.simulation.actions import BROKER, TIME_PASSES, Action, Verb
+from compare.simulation.drive import MOST_STEPS, Anomaly, History, Schedule, drive, simulated_plan
 from compare.simulation.world import World
 
 MOST_TRIES: Final = 600
 """Histories that are tried before the smallest one so far has to do."""
+_STEPS: Final = 100
+_STEPS_OF_AN_ORDER: Final = 60
+"""More than any history that ends has had; of one that doesn't, not every trial need be that long."""
 _NUMBER: Final = re.compile(r"(?<=\()[0-9]+(?=\))")
 _PLAIN: Final = {"quantity": 1, "price": Decimal(100), "cancel": None, "retry_compensation": None}
 """By field of an order: the plainest that it can be."""
@@ -30,8 +33,15 @@ Small = tuple[Scenario, tuple[Action, ...]]
 """What a history is made from: the orders and stock, and the schedule."""
 
 
-def shrink(world: World, history: History, told: Told = lambda _tries: None) -> History:
-    """The smallest history found that has one of the same anomalies; its `actions` are the schedule for it.
+class Shrunk(NamedTuple):
+    """A history, and the part of its actions that makes it what it is."""
+
+    history: History
+    schedule: tuple[Action, ...]
+
+
+def shrink(world: World, history: History, told: Told = lambda _tries: None) -> Shrunk:
+    """The smallest history found that has one of the same anomalies.
 
     Small is, in this order: few orders, few mishaps, few other actions in the schedule. The same history
     always shrinks to the same one.
@@ -39,10 +49,12 @@ def shrink(world: World, history: History, told: Told = lambda _tries: None) -> 
     search = _Search(world, history, told)
     while search.improved():
         search.leave_out_orders()
+        search.have_less_patience()
         search.leave_out_actions()
         search.make_actions_plainer()
+        search.have_one_thing_go_wrong()
         search.make_orders_plainer()
-    return replace(search.best, actions=search.schedule)
+    return Shrunk(search.best, search.schedule)
 
 
 class _Search:
@@ -68,6 +80,25 @@ class _Search:
         for index in reversed(range(len(self.scenario.orders))):
             if len(self.scenario.orders) > 1:
                 self._try(*_without_order(self.scenario, self.schedule, index))
+
+    def have_less_patience(self) -> None:
+        """Have everything tried once only, so that a single mishap is enough to have it given up."""
+        if self.scenario.recovery != RecoverySpec():
+            once = RecoverySpec(retry_tries=1, undo_tries=1, deadline_tries=1)
+            if self.scenario.recovery != once:
+                self._try(self.scenario.model_copy(update={"recovery": once}), self.schedule)
+
+    def have_one_thing_go_wrong(self) -> None:
+        """Have a single record get lost, in place of all that there is in the schedule."""
+        if len(self.schedule) > 1:
+            for record in self.best.recording.trace:
+                number = self._number(record.order_id)
+                lost = (Action(BROKER, Verb.LOSES, (f"{record.type}({number})",)),)
+                if record.attempt == 1 and not record.duplicate and self._try(self.scenario, lost):
+                    break
+
+    def _number(self, order_id: str) -> int:
+        return next(one.number for one in self.best.recording.orders if one.order_id == order_id)
 
     def leave_out_actions(self) -> None:
         """Leave out as much of the schedule as can be left out, in ever smaller parts."""
@@ -117,7 +148,12 @@ class _Search:
             return False
         self._tries += 1
         self._told(self._tries)
-        history = drive(self._world, simulated_plan(scenario, self._rules), Schedule(schedule))
+        history = drive(
+            self._world,
+            simulated_plan(scenario, self._rules),
+            Schedule(schedule),
+            most_steps=min(MOST_STEPS, _STEPS + _STEPS_OF_AN_ORDER * scenario.total_orders),
+        )
         if history.anomalies.isdisjoint(self._anomalies):
             return False
         self.best, self.scenario, self.schedule = history, scenario, tuple(schedule)
@@ -131,8 +167,11 @@ class _Search:
 
 
 def _weight(schedule: Sequence[Action]) -> tuple[int, int, int]:
-    """How much there is in a schedule: mishaps, actions, records."""
-    mishaps = sum(action.kind is not None for action in schedule)
+    """How much there is in a schedule: mishaps, actions, records.
+
+    That time passes is a mishap there, for it passes by itself once there is nothing else to do.
+    """
+    mishaps = sum(action.kind is not None or action == TIME_PASSES for action in schedule)
     return mishaps, len(schedule), sum(len(action.subjects) + len(action.beside) for action in schedule)
 
 

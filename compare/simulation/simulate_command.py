@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import os
 import secrets
-import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from time import monotonic
 from typing import Final
@@ -15,7 +14,6 @@ from rich.console import Console
 from rich.table import Table
 
 from common.command_line import Parser
-from common.errors import ConfigurationError
 from common.settings import load_settings
 from compare.checks import Verdict, verdict_of
 from compare.console import PlainConsole
@@ -24,20 +22,22 @@ from compare.metrics import measure
 from compare.progress import progress_bar
 from compare.report import Report
 from compare.result import ModeResult, ScenarioResult
+from compare.scenario import Scenario
 from compare.scenario_files import find_scenario
 from compare.signs import Pen
-from compare.scenario import Scenario
 from compare.simulation.actions import Action, parse_action
 from compare.simulation.campaign import Draw, Failure, Tally, history_of, quiet_logs, simulate, world_of
 from compare.simulation.document import SimulationDocument, simulation_document
 from compare.simulation.drive import History, Schedule, drive, simulated_plan
-from compare.simulation.protections import MEANINGS, Protection
+from compare.simulation.export import as_scenario, write_scenario
+from compare.simulation.files import check_writable, write_document, writing
+from compare.simulation.options import add_without, add_workers, number
+from compare.simulation.protections import Protection
 from compare.simulation.shrink import shrink
 
 _RUNS: Final = 1_000
 _MOST_RUNS: Final = 10_000_000
 _MOST_SEED: Final = 2**31
-_MOST_WORKERS: Final = 256
 
 
 def add_simulate(commands: argparse._SubParsersAction[Parser], code_of: Callable[[Verdict], int]) -> None:
@@ -52,28 +52,25 @@ def add_simulate(commands: argparse._SubParsersAction[Parser], code_of: Callable
         epilog="exit codes: 0 all valid, 1 one goes wrong, 64 usage, 130 interrupted.",
     )
     simulate_.add_argument(
-        "--seed", metavar="S", type=_number(0, _MOST_SEED),
+        "--seed", metavar="S", type=number(0, _MOST_SEED),
         help=f"a number below {_MOST_SEED} (default: drawn, and printed)",
     )  # fmt: skip
     simulate_.add_argument(
-        "--runs", metavar="N", type=_number(1, _MOST_RUNS), default=_RUNS,
+        "--runs", metavar="N", type=number(1, _MOST_RUNS), default=_RUNS,
         help=f"histories in each mode (default: {_RUNS:,})",
     )  # fmt: skip
     simulate_.add_argument(
-        "--only", metavar="RUN", type=_number(0, _MOST_RUNS),
+        "--only", metavar="RUN", type=number(0, _MOST_RUNS),
         help="show this one of them, counted from 0, side by side in both modes",
     )  # fmt: skip
     simulate_.add_argument(
         "--scenario", metavar="SCENARIO",
-        help="the orders and the stock of a built-in scenario or a scenario file, in place of drawn ones; if it "
-        "has a schedule, that is followed, once",
+        help="the orders and the stock of a built-in scenario or a scenario file, in place of drawn ones; if "
+        "it has a schedule, that is followed, once",
     )  # fmt: skip
     simulate_.add_argument("--mode", choices=["both", *MODES], default="both", help="in one mode only")
-    add_without(simulate_)
-    simulate_.add_argument(
-        "--workers", metavar="N", type=_number(1, _MOST_WORKERS), default=os.cpu_count() or 1,
-        help="processes to work in; it changes nothing but the time (default: one for each processor)",
-    )  # fmt: skip
+    add_without(simulate_, "take a protection away, to see what it prevents")
+    add_workers(simulate_)
     simulate_.add_argument(
         "--out", metavar="FILE",
         help="where to write a history that goes wrong, as a scenario (default: simulated-S-RUN.yaml here)",
@@ -86,19 +83,10 @@ def add_simulate(commands: argparse._SubParsersAction[Parser], code_of: Callable
     simulate_.set_defaults(do=lambda arguments: code_of(run(arguments)), meant="simulated")
 
 
-def add_without(parser: argparse.ArgumentParser) -> None:
-    """Add the option that takes protections away."""
-    parser.add_argument(
-        "--without", metavar="PROTECTION", action="append", default=[], type=Protection,
-        choices=list(Protection),
-        help="take a protection away, to see what it prevents; repeatable: "
-        + "; ".join(f"{protection} ({MEANINGS[protection]})" for protection in Protection),
-    )  # fmt: skip
-
-
 def run(arguments: argparse.Namespace) -> Verdict:
     """Simulate, print what came of it, and return the verdict."""
     quiet_logs()
+    check_writable("--json", arguments.json)
     draw = Draw(
         seed=secrets.randbelow(_MOST_SEED) if arguments.seed is None else arguments.seed,
         modes=tuple(MODES) if arguments.mode == "both" else (arguments.mode,),
@@ -123,19 +111,8 @@ def run(arguments: argparse.Namespace) -> Verdict:
     _report(console, document, tally)
     if tally.failures:
         _explain(console, draw, tally.failures[0], arguments.out)
-    if arguments.json is not None:
-        _write(arguments.json, document.model_dump_json(indent=2) + "\n")
+    write_document("--json", arguments.json, document)
     return document.verdict
-
-
-def _number(least: int, most: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isdecimal() or not least <= int(text) <= most:
-            message = f"{text!r} is no number from {least} to {most}"
-            raise argparse.ArgumentTypeError(message)
-        return int(text)
-
-    return number
 
 
 def _heading(draw: Draw, runs: int, workers: int) -> str:
@@ -166,8 +143,6 @@ def _report(console: Console, document: SimulationDocument, tally: Tally) -> Non
 
 def _explain(console: Console, draw: Draw, failure: Failure, out: str | None) -> None:
     """Show the smallest history that goes wrong in the same way, and write it down."""
-    from compare.simulation.export import as_scenario, write_scenario
-
     found = history_of(draw, failure.run, failure.mode)
     console.print(
         f"Run {failure.run} of seed {draw.seed} goes wrong, {failure.mode}: {', '.join(failure.anomalies)}. "
@@ -175,23 +150,38 @@ def _explain(console: Console, draw: Draw, failure: Failure, out: str | None) ->
     )
     with progress_bar() as progress:
         task = progress.add_task("smaller histories tried", total=None)
-        smallest = shrink(
+        smallest, schedule = shrink(
             world_of(failure.mode, draw.without), found, lambda tries: progress.update(task, completed=tries)
         )
-    others = _scheduled(draw, smallest.scenario, smallest.actions)
-    _show(console, [smallest if one.mode == smallest.mode else one for one in others])
-    tell_schedule(console, smallest)
+    _show(console, _scheduled(draw, smallest.scenario, schedule), failure.mode)
+    tell_schedule(console, smallest, schedule)
     file = Path(out or f"simulated-{draw.seed}-{failure.run}.yaml")
     description = f"Seed {draw.seed}, run {failure.run}, {failure.mode}: {'; '.join(smallest.faults)}"
-    _kept(file, lambda: write_scenario(as_scenario(smallest, file.stem.lower(), description), file))
+    should, *others = _should_be(draw, smallest, schedule)
+    scenario = as_scenario(replace(should, actions=schedule), file.stem, description, others)
+    writing(str(file), lambda: write_scenario(scenario, file))
     again = "".join(f" --without {protection}" for protection in draw.without)
-    console.print(f"Written to {file}; once more: python -m compare simulate --scenario {file}{again}")
+    console.print(f"Written to {file}; to see it once more:")
+    console.print(f"python -m compare simulate --scenario {file}{again}", soft_wrap=True)
 
 
-def tell_schedule(console: Console, history: History) -> None:
+def _should_be(draw: Draw, smallest: History, schedule: Sequence[Action]) -> list[History]:
+    """How the orders should have ended, its own mode first: with all protections, or else in peace.
+
+    What only depends on who is first is left to its turn, as a replay on a real broker leaves it.
+    """
+    mishaps = [action for action in schedule if action.kind is not None and not action.beside]
+    whole = replace(draw, without=())
+    histories = _scheduled(whole, smallest.scenario, mishaps)
+    if any(history.anomalies for history in histories):
+        histories = _scheduled(whole, smallest.scenario, ())
+    return sorted(histories, key=lambda history: history.mode != smallest.mode)
+
+
+def tell_schedule(console: Console, history: History, schedule: Sequence[Action]) -> None:
     """Say what makes a history what it is, and what is wrong with it."""
     console.print(f"The smallest such history, {history.mode}; all else happens in its turn:")
-    for action in history.actions or ("(nothing out of the ordinary)",):
+    for action in schedule or ("(nothing out of the ordinary)",):
         console.print(f"  {action}")
     for text in history.faults:
         console.print(f"  so {text}", soft_wrap=True)
@@ -203,20 +193,19 @@ def _scheduled(draw: Draw, scenario: Scenario, schedule: Sequence[Action]) -> li
     return [drive(world_of(mode, draw.without), plan, Schedule(schedule)) for mode in draw.modes]
 
 
-def _show(console: Console, histories: Sequence[History]) -> Verdict:
-    """Show histories side by side, and what is wrong with each."""
+def _show(console: Console, histories: Sequence[History], only: str | None = None) -> Verdict:
+    """Show histories side by side, and what happened in each, or in one mode `only`."""
     results = tuple(_result(history) for history in histories)
     verdict = verdict_of(result.verdict for result in results)
     scenario = histories[0].scenario.document()
-    report = Report(console)
-    for number in range(1, len(histories[0].recording.orders) + 1):
-        report.scenario(ScenarioResult(scenario=scenario, verdict=verdict, modes=results), number)
+    Report(console).every_order(ScenarioResult(scenario=scenario, verdict=verdict, modes=results))
     for history in histories:
-        console.print(f"What happened, {history.mode}:")
-        for action in history.actions:
-            console.print(f"  {action}")
-        for text in history.faults:
-            console.print(f"  so {text}", soft_wrap=True)
+        if only in {None, history.mode}:
+            console.print(f"What happened, {history.mode}:")
+            for action in history.actions:
+                console.print(f"  {action}")
+            for text in history.faults if only is None else ():
+                console.print(f"  so {text}", soft_wrap=True)
     return verdict
 
 
@@ -228,18 +217,3 @@ def _result(history: History) -> ModeResult:
         findings=history.findings,
         recording=history.recording,
     )
-
-
-def _write(target: str, text: str) -> None:
-    if target == "-":
-        sys.stdout.write(text)
-    else:
-        _kept(Path(target), lambda: Path(target).write_text(text, encoding="utf-8"))
-
-
-def _kept(file: Path, write: Callable[[], object]) -> None:
-    try:
-        write()
-    except OSError as error:
-        message = f"{file}: can't be written: {error.strerror}."
-        raise ConfigurationError(message) from error

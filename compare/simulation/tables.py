@@ -75,6 +75,11 @@ class MemoryDatabase(Database):
         """What is in it, table by table, in so far as what comes next can depend on it."""
         return [(table.name, self._rows(table)) for table in self.tables]
 
+    def everything(self) -> list[list[tuple[Any, ...]]]:
+        """All that is in it, and the numbers that it has given to parcels."""
+        names = [*(table.name for table in self.tables), "sqlite_sequence"]
+        return [self._find(f'SELECT * FROM "{name}"') for name in names]  # noqa: S608 - names of this code
+
     def _rows(self, table: Table) -> list[tuple[Any, ...]]:
         if table is OUTBOX:
             return [(one[0], one[1]) for one in self._find("SELECT sequence, length(content) FROM outbox")]

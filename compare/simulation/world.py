@@ -16,6 +16,7 @@ from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from hashlib import blake2b
+from math import isinf
 from typing import Any, Final
 
 from common.broker import partition_of
@@ -144,6 +145,9 @@ class World:
 
     `protections` are taken away.
     """
+
+    tick: timedelta = _TICK
+    """What any action takes."""
 
     def __init__(self, mode: Mode, protections: Collection[Protection] = ()) -> None:
         self.mode = mode
@@ -300,7 +304,7 @@ class World:
         }[action.verb](action)
         if happens:
             self.now_is.steps += 1
-            self.now_is.now += _TICK
+            self.now_is.now += self.tick
             if not self.script.idle:
                 self._catch_up()
         return happens
@@ -331,7 +335,7 @@ class World:
         (number,) = action.orders
         order, core = self._orders[number], self.cores["order"]
         command, at = _request(action.verb, order)
-        if action.mishap is Mishap.DIES_BEFORE:
+        if action.mishap in {Mishap.DIES_BEFORE, Mishap.DIES_DECIDED}:
             # Whoever has no answer asks again.
             self._die("order", action)
             return True
@@ -748,7 +752,7 @@ class World:
             for place, log in sorted(now.broker.logs.items())
         ]
         known = (
-            [(name, self._prints[name], _known(self.cores[name])) for name in self.names],
+            [(name, self._prints[name], *self._known(name)) for name in self.names],
             logs,
             sorted(now.broker.committed.items()),
             sorted(now.down),
@@ -762,6 +766,16 @@ class World:
             self.script.known(lambda moment: int((moment - START).total_seconds() / GRAIN_S)),
         )
         return blake2b(repr(known).encode(), digest_size=16).digest()
+
+    def _known(self, name: str) -> tuple[object, ...]:
+        """What a core knows beside its database: that a wake is due is known to it alone."""
+        core, now = self.cores[name], self.now_is.now
+        seconds = core.due_in(now)
+        return (
+            _known(core),
+            seconds <= 0,
+            None if isinf(seconds) else int((now - START).total_seconds() + seconds),
+        )
 
     # Coming back.
 

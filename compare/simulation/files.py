@@ -1,0 +1,58 @@
+"""Documents that are written at the end, to a file or to standard output."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel
+
+from common.errors import ConfigurationError
+
+STANDARD_OUTPUT: Final = "-"
+
+
+def check_writable(option: str, target: str | None) -> None:
+    """Say before a run, not after it, that its result can't be kept.
+
+    Raises:
+        ConfigurationError: nothing can be written there.
+    """
+    if target is None or target == STANDARD_OUTPUT:
+        return
+    path = Path(target)
+    place = path if path.exists() else path.parent
+    if path.is_dir() or not os.access(place, os.W_OK):
+        message = f"{option} {target}: can't be written there."
+        raise ConfigurationError(message)
+
+
+def write_document(option: str, target: str | None, document: BaseModel) -> None:
+    """Write a document, if that is wanted.
+
+    Raises:
+        ConfigurationError: it can't be written.
+    """
+    if target is None:
+        return
+    text = document.model_dump_json(indent=2) + "\n"
+    if target == STANDARD_OUTPUT:
+        sys.stdout.write(text)
+    else:
+        writing(f"{option} {target}", lambda: Path(target).write_text(text, encoding="utf-8"))
+
+
+def writing(what: str, write: Callable[[], object]) -> None:
+    """Write something.
+
+    Raises:
+        ConfigurationError: it can't be written.
+    """
+    try:
+        write()
+    except OSError as error:
+        message = f"{what}: can't be written: {error.strerror}."
+        raise ConfigurationError(message) from error

@@ -1,0 +1,41 @@
+"""Options that the commands of the simulation have in common."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+from typing import Final
+
+from compare.simulation.protections import MEANINGS, Protection
+
+_MOST_WORKERS: Final = 256
+
+
+def number(least: int, most: int) -> Callable[[str], int]:
+    """What reads a whole number within these bounds, for argparse."""
+
+    def read(text: str) -> int:
+        if not text.isdecimal() or not least <= int(text) <= most:
+            message = f"{text!r} is no number from {least} to {most}"
+            raise argparse.ArgumentTypeError(message)
+        return int(text)
+
+    return read
+
+
+def add_without(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the option that takes protections away; `what` says what for."""
+    known = "; ".join(f"{protection} ({MEANINGS[protection]})" for protection in Protection)
+    parser.add_argument(
+        "--without", metavar="PROTECTION", action="append", default=[], type=Protection,
+        choices=list(Protection), help=f"{what}; repeatable: {known}",
+    )  # fmt: skip
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add the option that says how many processes to work in."""
+    parser.add_argument(
+        "--workers", metavar="N", type=number(1, _MOST_WORKERS), default=os.cpu_count() or 1,
+        help="processes to work in; it changes nothing but the time (default: one for each processor)",
+    )  # fmt: skip

@@ -1,0 +1,139 @@
+"""`compare simulate`: histories from a seed, the same everywhere, and the smallest that goes wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from compare.cli import main
+from compare.scenario_files import find_scenario
+from compare.simulation.campaign import CHUNK, Draw, history_of, simulate, world_of
+from compare.simulation.drive import Anomaly
+from compare.simulation.protections import Protection
+from compare.simulation.shrink import shrink
+from tests.simulation.worlds import BOTH, happen, orders
+
+MODES = tuple(BOTH)
+SMALL = ("--seed", "1", "--runs", "5", "--workers", "1")
+
+
+def test_drawn_histories_are_sound() -> None:
+    """Whatever is drawn, the services bring it to an end that the invariants allow."""
+    tally = simulate(Draw(3, MODES), 100, workers=1)
+    assert not tally.failures
+    assert tally.histories == 200
+    statuses = {status for _, status, _ in tally.ends}
+    assert statuses == {"COMPLETED", "FAILED", "COMPENSATION_FAILED"}
+    assert len(tally.mishaps) >= 13, "every kind of mishap comes up"
+
+
+def test_the_number_of_workers_changes_nothing() -> None:
+    """Two processes draw what one draws, in the same order."""
+    draw = Draw(2, MODES)
+    one, two = (simulate(draw, 2 * CHUNK, workers) for workers in (1, 2))
+    assert (one.digest, one.ends, one.mishaps, one.states) == (two.digest, two.ends, two.mishaps, two.states)
+
+
+@pytest.mark.parametrize("hash_seed", ["1", "2"])
+def test_the_same_seed_is_the_same_history_in_any_process(hash_seed: str) -> None:
+    """Nothing depends on the order of a set, which is another in each process."""
+    found = json.loads(_simulated(*SMALL, "--json", "-", hash_seed=hash_seed))
+    assert found["digest"] == simulate(Draw(1, MODES), 5, workers=1).digest
+
+
+def test_a_digest_is_that_of_these_histories() -> None:
+    """It is the same in all versions of Python and on all machines; a change of it is a change of histories."""
+    assert simulate(Draw(7, MODES), 10, workers=1).digest == _KNOWN_DIGEST
+
+
+def _simulated(*arguments: str, hash_seed: str = "0") -> str:
+    command = [sys.executable, "-m", "compare", "simulate", *arguments]
+    environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
+    return subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_history_shrinks_to_what_makes_it_wrong(mode: str) -> None:
+    """Of several orders and many mishaps, those are left without which nothing goes wrong."""
+    draw = Draw(5, (mode,), without=(Protection.OUTBOX,))
+    tally = simulate(draw, 400, workers=1)
+    found = history_of(draw, tally.failures[0].run, mode)
+    small, schedule = shrink(world_of(mode, draw.without), found)
+    assert not small.anomalies.isdisjoint(found.anomalies)
+    assert len(small.recording.orders) <= 2
+    assert sum(action.kind is not None for action in schedule) == 1
+    again = shrink(world_of(mode, draw.without), found)
+    assert again.schedule == schedule
+
+
+def test_what_is_wrong_with_an_order_alone_shrinks_to_nothing_else() -> None:
+    """What goes wrong in its turn needs no schedule at all."""
+    without = (Protection.TOMBSTONES,)
+    found = happen("choreographed", orders(100, 501, cancel=True), without=without)
+    assert Anomaly.UNPAID in found.anomalies
+    small, schedule = shrink(
+        world_of("choreographed", without), replace(found, anomalies=frozenset({Anomaly.UNPAID}))
+    )
+    assert schedule == ()
+    assert len(small.recording.orders) == 1
+
+
+def test_the_smallest_history_is_shown_and_written_down(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its file is a scenario, which goes wrong in the same way, and is sound with the protection in place."""
+    file = tmp_path / "found.yaml"
+    arguments = ["simulate", "--seed", "5", "--mode", "orchestrated", "--without", "tombstones"]
+    assert main([*arguments, "--runs", "400", "--workers", "1", "--out", str(file)]) == 1
+    shown = capsys.readouterr().out
+    assert "The smallest such history, orchestrated" in shown
+    assert "failed holds nothing" in shown
+    scenario = find_scenario(str(file))
+    assert len(scenario.orders) == 1
+    assert len(scenario.schedule) <= 2
+    assert main(["simulate", "--scenario", str(file), "--without", "tombstones"]) == 1
+    assert main(["simulate", "--scenario", str(file)]) == 0
+
+
+def test_one_history_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    """With the seed, the number of a run is enough to see it again, side by side and step by step."""
+    assert main(["simulate", "--seed", "3", "--only", "5"]) == 0
+    shown = capsys.readouterr().out
+    assert "What happened, orchestrated:" in shown
+    assert "What happened, choreographed:" in shown
+    assert "customer places 1" in shown
+
+
+def test_the_orders_can_be_a_scenarios(capsys: pytest.CaptureFixture[str]) -> None:
+    """A built-in scenario's orders go through as many histories as are wanted."""
+    assert main(["simulate", *SMALL, "--scenario", "out-of-stock"]) == 0
+    assert "orders of out-of-stock" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--runs", "0"], "'0' is no number from 1"),
+        (["--seed", "-1"], "'-1' is no number"),
+        (["--without", "luck"], "invalid"),
+        (["--scenario", "nowhere"], "No scenario is named"),
+        (["--json", "/nowhere/at/all.json"], "can't be written there"),
+    ],
+)
+def test_bad_arguments_are_explained(
+    arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A slip is named, and nothing is simulated."""
+    try:
+        code = main(["simulate", "--runs", "1", *arguments])
+    except SystemExit as exit_:
+        code = exit_.code if isinstance(exit_.code, int) else -1
+    assert code == 64
+    assert message in capsys.readouterr().err
+
+
+_KNOWN_DIGEST = "19ea044101ebe03e92cfacf7119f8d10"
