@@ -36,9 +36,11 @@ from compare.result import ResultDocument, ScenarioResult, setup
 from compare.scenario import Scenario
 from compare.scenario_files import built_in_scenarios, find_scenario
 from compare.services import Services
-from compare.simulation.ablate_command import add_ablate
+from compare.simulation.ablate_command import AblationDocument, add_ablate
+from compare.simulation.document import SimulationDocument
 from compare.simulation.simulate_command import add_simulate
 from compare.simulation.sweep_command import add_sweep
+from compare.simulation.sweep_report import SweepDocument
 from compare.soak_command import add_soak
 
 INTERRUPTED: Final = 130
@@ -48,6 +50,9 @@ _SCHEMAS: Final[dict[str, type[BaseModel]]] = {
     "result": ResultDocument,
     "scenario": Scenario,
     "bench": BenchDocument,
+    "simulation": SimulationDocument,
+    "sweep": SweepDocument,
+    "ablation": AblationDocument,
 }
 
 _EPILOG: Final = """\
@@ -119,7 +124,7 @@ def _parser() -> argparse.ArgumentParser:
     show.set_defaults(do=_show)
     schema = commands.add_parser(
         "schema",
-        help="print a JSON Schema: of the result document, scenario files, or a benchmark's document",
+        help="print a JSON Schema: of scenario files, or of what a command writes with --json",
     )
     schema.add_argument("of", choices=list(_SCHEMAS), nargs="?", default="result")
     schema.set_defaults(do=_schema)

@@ -20,7 +20,7 @@ from compare.lab import MODES
 from compare.progress import progress_bar
 from compare.recording import Frozen
 from compare.signs import Pen
-from compare.simulation.ablation import Ablated, Effort, ablate
+from compare.simulation.ablation import Ablated, Effort, Smallest, ablate
 from compare.simulation.campaign import quiet_logs
 from compare.simulation.files import check_writable, write_document
 from compare.simulation.options import add_without, add_workers, number
@@ -36,9 +36,9 @@ _ALL_ON: Final = "with all of them"
 
 
 class Shown(Frozen):
-    """An anomaly, and the smallest history that shows it."""
+    """Anomalies, and the smallest history that shows them."""
 
-    anomaly: str
+    anomalies: tuple[str, ...]
     orders: tuple[dict[str, Any], ...] = Field(description="as in a scenario file")
     stock: dict[str, int]
     schedule: tuple[str, ...] = Field(description="what is out of the ordinary; all else happens in its turn")
@@ -50,7 +50,7 @@ class GridCell(Frozen):
 
     mode: str
     without: str | None = Field(description="the protection; none in the row that has all of them")
-    anomalies: tuple[Shown, ...]
+    shown: tuple[Shown, ...]
     histories: int = Field(description="drawn, of drawn orders and of built-in scenarios")
     swept: int = Field(description="histories that the sweeps went through")
     states: int = Field(description="distinct ones, in the sweeps")
@@ -145,19 +145,13 @@ def _document(effort: Effort, cells: Sequence[Ablated], seconds: float) -> Ablat
 
 
 def _cell(cell: Ablated) -> GridCell:
+    by_history: dict[Smallest, list[str]] = {}
+    for anomaly, small in cell.smallest.items():
+        by_history.setdefault(small, []).append(anomaly)
     return GridCell(
         mode=cell.mode,
         without=cell.protection,
-        anomalies=tuple(
-            Shown(
-                anomaly=anomaly,
-                orders=tuple(small.scenario.document(given_only=True)["orders"]),
-                stock=dict(small.scenario.stock),
-                schedule=small.schedule,
-                faults=small.faults,
-            )
-            for anomaly, small in cell.smallest.items()
-        ),
+        shown=tuple(_shown(small, anomalies) for small, anomalies in by_history.items()),
         histories=cell.looked.histories,
         swept=cell.looked.swept,
         states=cell.looked.states,
@@ -165,9 +159,20 @@ def _cell(cell: Ablated) -> GridCell:
     )
 
 
+def _shown(small: Smallest, anomalies: Sequence[str]) -> Shown:
+    scenario = small.scenario
+    return Shown(
+        anomalies=tuple(anomalies),
+        orders=tuple(scenario.document(given_only=True)["orders"]),
+        stock=dict(scenario.stock),
+        schedule=small.schedule,
+        faults=small.faults,
+    )
+
+
 def _print(console: Console, document: AblationDocument, modes: Sequence[str]) -> None:
     table = Table("without", *modes, box=None, pad_edge=False, padding=(0, 2, 1, 0))
-    numbers: dict[tuple[str | None, str, str], int] = {}
+    numbers = {id(shown): at for at, shown in enumerate(_all_shown(document), start=1)}
     for without in dict.fromkeys(cell.without for cell in document.cells):
         cells = [cell for cell in document.cells if cell.without == without]
         title = f"{without}\n{MEANINGS[Protection(without)]}" if without else _ALL_ON
@@ -175,8 +180,8 @@ def _print(console: Console, document: AblationDocument, modes: Sequence[str]) -
     console.print(table)
     console.print("What shows it; all else happens in its turn:")
     for cell in document.cells:
-        for shown in cell.anomalies:
-            _print_history(console, numbers[cell.without, cell.mode, shown.anomaly], cell, shown)
+        for shown in cell.shown:
+            _print_history(console, numbers[id(shown)], cell, shown)
     histories = sum(cell.histories for cell in document.cells)
     swept, states = (sum(getattr(cell, name) for cell in document.cells) for name in ("swept", "states"))
     console.print(
@@ -186,19 +191,24 @@ def _print(console: Console, document: AblationDocument, modes: Sequence[str]) -
     console.print("With all protections in place: ", Pen(console).badge(document.verdict), sep="")
 
 
-def _lines(cell: GridCell, numbers: dict[tuple[str | None, str, str], int]) -> Iterator[str]:
-    for shown in cell.anomalies:
-        number_ = numbers[cell.without, cell.mode, shown.anomaly] = len(numbers) + 1
-        yield f"{shown.anomaly} [{number_}]"
-    if not cell.anomalies:
+def _all_shown(document: AblationDocument) -> Iterator[Shown]:
+    return (shown for cell in document.cells for shown in cell.shown)
+
+
+def _lines(cell: GridCell, numbers: Mapping[int, int]) -> Iterator[str]:
+    for shown in cell.shown:
+        *first, last = shown.anomalies
+        yield from (f"{anomaly}," for anomaly in first)
+        yield f"{last} [{numbers[id(shown)]}]"
+    if not cell.shown:
         yield f"{_NONE} ({'exhausted' if cell.exhausted else 'sampled'})"
 
 
 def _print_history(console: Console, number_: int, cell: GridCell, shown: Shown) -> None:
     orders = "; ".join(map(_order, shown.orders))
     stock = ", ".join(f"{pieces} {item}" for item, pieces in shown.stock.items()) or "nothing"
-    title = f"[{number_}] {cell.mode}, without {cell.without or _NONE}: {shown.anomaly}"
-    console.print(f"{title}. In stock: {stock}; {orders}.", soft_wrap=True)
+    title = f"[{number_}] {cell.mode}, without {cell.without or _NONE}: {', '.join(shown.anomalies)}"
+    console.print(f"{title}. In stock: {stock}; orders: {orders}.", soft_wrap=True)
     for action in shown.schedule or ("(nothing out of the ordinary)",):
         console.print(f"      {action}", soft_wrap=True)
     for text in shown.faults[:1]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
-from typing import Final, NamedTuple
+from typing import Final
 
 from common.domain.decision import Rules
 from compare.scenario import Scenario
@@ -27,8 +27,9 @@ _MOST_ORDERS: Final = 60
 """Of a built-in scenario; a larger one would show nothing that a smaller one doesn't."""
 
 
-class Smallest(NamedTuple):
-    """The smallest history found that shows an anomaly."""
+@dataclass(frozen=True, eq=False)
+class Smallest:
+    """The smallest history found that shows an anomaly; it may show others, too."""
 
     scenario: Scenario
     schedule: tuple[str, ...]
@@ -64,9 +65,9 @@ class Effort:
     """How much is looked at."""
 
     seed: int = 1
-    runs: int = 300
+    runs: int = 400
     """Histories drawn."""
-    bounds: Bounds = field(default_factory=lambda: Bounds(crashes=1, repeats=1, most_states=4_000))
+    bounds: Bounds = field(default_factory=lambda: Bounds(crashes=1, repeats=1, most_states=400))
     rules: Rules = field(default_factory=Rules)
 
 
@@ -102,7 +103,7 @@ def ablate_one(mode: str, protection: Protection | None, effort: Effort) -> Abla
     return Ablated(
         mode,
         protection,
-        {anomaly: search.smallest(anomaly) for anomaly in Anomaly if anomaly in search.found},
+        search.smallest(),
         Looked(search.histories, search.states, search.swept, search.exhausted),
     )
 
@@ -137,9 +138,17 @@ class _Search:
         for actions in swept.examples.values():
             self._keep(drive(self._world, simulated_plan(saga.scenario, self._rules), Schedule(actions)))
 
-    def smallest(self, anomaly: Anomaly) -> Smallest:
-        small = shrink(self._world, replace(self.found[anomaly], anomalies=frozenset({anomaly})))
-        return Smallest(small.history.scenario, tuple(map(str, small.schedule)), small.history.faults)
+    def smallest(self) -> dict[Anomaly, Smallest]:
+        """By anomaly: the smallest history that shows it; one that shows several, for all of them."""
+        found: dict[Anomaly, Smallest] = {}
+        for anomaly in Anomaly:
+            if anomaly in self.found and anomaly not in found:
+                one = replace(self.found[anomaly], anomalies=frozenset({anomaly}))
+                history, schedule = shrink(self._world, one)
+                small = Smallest(history.scenario, tuple(map(str, schedule)), history.faults)
+                shown = (other for other in Anomaly if other in history.anomalies and other not in found)
+                found |= dict.fromkeys(shown, small)
+        return {anomaly: found[anomaly] for anomaly in Anomaly if anomaly in found}
 
     def _keep(self, history: History) -> None:
         for anomaly in Anomaly:

@@ -32,10 +32,13 @@ from compare.faults import AT_A_BOUNDARY
 from compare.plan import Plan
 from compare.simulation.actions import Action
 from compare.simulation.broker import Stored
+from compare.simulation.hook import DiedError, Hook
+from compare.simulation.memories import known_to, memory_of, remember
 from compare.simulation.protections import Protection
 from compare.simulation.scripted import UNSCRIPTED, Script
+from compare.simulation.situation import Snapshot
 from compare.simulation.tables import GRAIN_S, START, Image, MemoryDatabase
-from compare.simulation.world import Snapshot, World, _DiedError, _Hook, _known, _memory, _remember
+from compare.simulation.world import World
 
 _TICK: Final = timedelta(microseconds=1)
 _GRAIN: Final = timedelta(seconds=GRAIN_S)
@@ -67,7 +70,7 @@ class _Move(NamedTuple):
 class RememberingCore:
     """Stands in for a service's core, and does what that would do."""
 
-    def __init__(self, core: Core, database: MemoryDatabase, hook: _Hook, fresh: Callable[[], Core]) -> None:
+    def __init__(self, core: Core, database: MemoryDatabase, hook: Hook, fresh: Callable[[], Core]) -> None:
         self._core = core
         self._database = database
         self._hook = hook
@@ -187,7 +190,7 @@ class RememberingCore:
             self._hook.decided[:] = move.decided
         self._at = move.to
         if move.died:
-            raise _DiedError
+            raise DiedError
         return move.result
 
     def _run(self, run: Callable[[Core], Any], clock: datetime | None, *, decides: bool) -> _Move:
@@ -197,7 +200,7 @@ class RememberingCore:
         result, died = None, False
         try:
             result = run(self._core)
-        except _DiedError:
+        except DiedError:
             died = True
         self._loaded = self._keep()
         return _Move(self._loaded, result, died, tuple(self._hook.decided) if decides else None)
@@ -217,14 +220,14 @@ class RememberingCore:
         if self._loaded != self.at:
             state = self._states[self._at]
             self._database.put_back(state.image)
-            _remember(self._core, state.memory)
+            remember(self._core, state.memory)
             self._clock = state.clock
             self._loaded = self._at
 
     def _keep(self) -> int:
         """The number of the state that the database and the core are in."""
-        memory = _memory(self._core)
-        next_due, known = memory["_next_due"], _known(self._core)
+        memory = memory_of(self._core)
+        next_due, known = memory["_next_due"], known_to(self._core)
         all_of_it = _digest((self._database.everything(), known, next_due, self._clock))
         if all_of_it not in self._numbers:
             self._numbers[all_of_it] = len(self._states)

@@ -11,9 +11,7 @@ instances of it are at work, which is another (`Action.beside`).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from hashlib import blake2b
 from math import isinf
@@ -24,8 +22,7 @@ from common.core import Core
 from common.databases import tables_of
 from common.domain.inventory import Stock
 from common.domain.order import OrderStatus
-from common.envelope import Cause, Outgoing, inbox_key
-from common.errors import PermanentError, TransientError
+from common.envelope import Outgoing
 from common.messages import CancelOrder, Message, RetryCompensation
 from common.probe import Boundary, Probe
 from common.recovery import Recovery
@@ -49,10 +46,13 @@ from compare.simulation.actions import (
     Verb,
 )
 from compare.simulation.broker import Place, SimulatedBroker, Stored
+from compare.simulation.hook import DiedError, Hook
 from compare.simulation.locks import RowLocks, WouldWaitError, locking
+from compare.simulation.memories import known_to, memory_of, remember
 from compare.simulation.protections import Protection, without
 from compare.simulation.scripted import UNSCRIPTED, Left, Script
-from compare.simulation.tables import GRAIN_S, START, Image, MemoryDatabase
+from compare.simulation.situation import Situation, Snapshot
+from compare.simulation.tables import GRAIN_S, START, MemoryDatabase
 
 PARTITIONS: Final = 2
 
@@ -66,78 +66,6 @@ _KINDS: Final = {
 }
 """By mishap: the fault that it is in a scenario file; the others are crashes."""
 _WIRE_KINDS: Final = {Verb.REPEATS: Fault.REPLAY, Verb.LOSES: Fault.LOSE, Verb.SPOILS: Fault.POISON}
-
-
-class _DiedError(BaseException):
-    """A service dies here. It is no Exception, so nothing of the service handles it."""
-
-
-class _Hook(Probe):
-    """What interferes with the action under way; there is one for all services."""
-
-    def __init__(self) -> None:
-        self.dies_at: Boundary | None = None
-        self.error: type[Exception] | None = None
-        self.meanwhile: Callable[[], None] | None = None
-        self.decided: list[str] = []
-        """What was decided since it was last asked, as the inbox knows it."""
-
-    def deciding(self, command: Message, because: Cause) -> None:
-        if self.meanwhile is not None:
-            meanwhile, self.meanwhile = self.meanwhile, None
-            meanwhile()
-        if self.error is not None:
-            text = f"{type(command).__name__} of order {because.correlation_id} fails: simulated"
-            raise self.error(text)
-        self.decided.append(inbox_key(because.id, because.attempt))
-
-    def passing(self, boundary: Boundary, commands: Sequence[Message]) -> None:  # noqa: ARG002 - a probe's
-        if boundary is self.dies_at:
-            raise _DiedError
-
-
-@dataclass
-class Situation:
-    """All that can change, but for what is in the databases."""
-
-    now: datetime
-    broker: SimulatedBroker
-    down: set[str] = field(default_factory=set)
-    """Services that have died, and are not there again."""
-    stalled: dict[str, tuple[Outgoing, ...]] = field(default_factory=dict)
-    """By service: what an instance that stands still is about to publish."""
-    generations: dict[str, int] = field(default_factory=dict)
-    placed: dict[int, datetime] = field(default_factory=dict)
-    """By order: when it was placed."""
-    ended: dict[int, datetime] = field(default_factory=dict)
-    """By order: when its end was first told."""
-    asked: set[tuple[Verb, int]] = field(default_factory=set)
-    """What customers and operators have asked for."""
-    requested: tuple[Requested, ...] = ()
-    strikes: tuple[Strike, ...] = ()
-    handled: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """By service and message: in how many transactions, that were committed, it was decided."""
-    steps: int = 0
-    early: bool = False
-    """Whether time has passed though there was something else to do."""
-
-    def copy(self) -> Situation:
-        """One that goes its own way from here on."""
-        return Situation(
-            self.now, self.broker.copy(), set(self.down), dict(self.stalled), dict(self.generations),
-            dict(self.placed), dict(self.ended), set(self.asked), self.requested, self.strikes,
-            self.handled.copy(), self.steps, self.early,
-        )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Snapshot:
-    """A moment to come back to."""
-
-    situation: Situation
-    images: Mapping[str, Image]
-    memories: Mapping[str, Mapping[str, Any]]
-    script: object = None
 
 
 class World:
@@ -157,7 +85,7 @@ class World:
             one.name: locking(without(one, self.taken_away), self._locks) for one in mode.services
         }
         self._databases = {one.name: MemoryDatabase(tables_of(one)) for one in mode.services}
-        self._hook = _Hook()
+        self._hook = Hook()
         self._places = {
             one.name: [(topic, part) for topic in sorted(one.subscriptions) for part in range(PARTITIONS)]
             for one in mode.services
@@ -182,17 +110,17 @@ class World:
         script.begin(lambda: self.now_is.now)
         self.cores: dict[str, Core] = {}
         self._prints: dict[str, object] = {}
-        self._arm(None)
+        self._hook.arm(None)
         self._locks.release()
         for name, database in self._databases.items():
             database.clear()
             self.cores[name] = self._core(name, self._hook)
             self.now_is.generations[name] = self.now_is.broker.join(self._wirings[name].group)
             if name in self._fresh:
-                _remember(self.cores[name], self._fresh[name])
+                remember(self.cores[name], self._fresh[name])
             else:  # it looks for what is left of an earlier life, once and for all
                 self._boot(name)
-                self._fresh[name] = _memory(self.cores[name])
+                self._fresh[name] = memory_of(self.cores[name])
         rows = LoadedRows(STOCK)
         for item, available in plan.scenario.stock.items():
             rows.put(Stock(item, available))
@@ -370,21 +298,19 @@ class World:
         if early:
             self._commit(name, batch)
         core, told = self.cores[name], list[Outgoing]()
-        self._arm(action.mishap)
-        if beside:
-            self._hook.meanwhile = lambda: told.extend(self._second(name, beside))
+        self._hook.arm(action.mishap, (lambda: told.extend(self._second(name, beside))) if beside else None)
         self._forget_inbox(name)
         self.script.taken(name)
         try:
             outgoing = core.process(batch, self._clock(name))
-        except _DiedError:
+        except DiedError:
             self._die(name, action)
             return True
         except CrashError as crash:
             self._crash(name, crash)
             return True
         except StandsStillError:
-            self._arm(None)
+            self._hook.arm(None)
             return True
         finally:
             self._locks.release()
@@ -414,9 +340,8 @@ class World:
         if action.mishap in {Mishap.DIES_BEFORE, Mishap.DIES_DECIDED}:
             self._die(name, action)
             return True
-        self._arm(action.mishap)
+        self._hook.arm(action.mishap)
         outgoing = self.cores[name].wake(range(PARTITIONS), self._clock(name))
-        self._locks.release()
         if action.mishap in {Mishap.FAILS, Mishap.FAILS_FOR_GOOD}:
             self._strike(action, Boundary.DECIDED)
         self._finish(name, outgoing, action)
@@ -569,7 +494,7 @@ class World:
     def _die(self, name: str, action: Action) -> None:
         if action.mishap is Mishap.DIES_COMMITTED:
             self._committed(name)
-        self._arm(None)
+        self._hook.arm(None)
         self._strike(action, DEATHS.get(action.mishap) if action.mishap else None)
         self.now_is.down.add(name)
         self.script.died(name)
@@ -578,7 +503,7 @@ class World:
         """Die because the script says so, which has noted it."""
         if crash.boundary is Boundary.COMMITTED:
             self._committed(name)
-        self._arm(None)
+        self._hook.arm(None)
         self.now_is.down.add(name)
         self.script.died(name)
 
@@ -596,7 +521,7 @@ class World:
         outgoing = core.wake(range(PARTITIONS), self._clock(name))
         self._publish(name, outgoing)
         core.acknowledge(outgoing)
-        self._prints.pop(name, None)
+        self._committed(name)
 
     def _core(self, name: str, probe: Probe) -> Core:
         rules = self.plan.rules
@@ -606,16 +531,6 @@ class World:
     def _clock(self, name: str) -> datetime:
         """The time as a service has it."""
         return self.now_is.now + self.script.skew(name)
-
-    def _arm(self, mishap: Mishap | None) -> None:
-        self._hook.dies_at = DEATHS.get(mishap) if mishap else None
-        self._hook.error = (
-            TransientError if mishap is Mishap.FAILS
-            else PermanentError if mishap is Mishap.FAILS_FOR_GOOD
-            else None
-        )  # fmt: skip
-        self._hook.meanwhile = None
-        self._hook.decided.clear()
 
     def _forget_inbox(self, name: str) -> None:
         if Protection.INBOX in self.taken_away:
@@ -772,7 +687,7 @@ class World:
         core, now = self.cores[name], self.now_is.now
         seconds = core.due_in(now)
         return (
-            _known(core),
+            known_to(core),
             seconds <= 0,
             None if isinf(seconds) else int((now - START).total_seconds() + seconds),
         )
@@ -784,7 +699,7 @@ class World:
         return Snapshot(
             self.now_is.copy(),
             {name: database.image() for name, database in self._databases.items()},
-            {name: _memory(core) for name, core in self.cores.items()},
+            {name: memory_of(core) for name, core in self.cores.items()},
             self.script.image(),
         )
 
@@ -793,14 +708,15 @@ class World:
         self.now_is = snapshot.situation.copy()
         for name, database in self._databases.items():
             database.put_back(snapshot.images[name])
-            _remember(self.cores[name], snapshot.memories[name])
+            remember(self.cores[name], snapshot.memories[name])
         self.script.put_back(snapshot.script)
         self._prints.clear()
 
     def _committed(self, name: str) -> None:
         """Note what a transaction of a service has done."""
         self.now_is.handled.update((name, message) for message in self._hook.decided)
-        self._arm(None)
+        self._hook.arm(None)
+        self._locks.release()
         self._prints.pop(name, None)
 
 
@@ -819,27 +735,3 @@ def _request(verb: Verb, order: PlacedOrder) -> tuple[Message, OrderStatus | Non
 def _concerns(record: Stored, wiring: Wiring) -> bool:
     kind = dict(record.headers).get("ce_type", b"").decode()
     return kind in wiring.reaction_to
-
-
-def _known(core: Core) -> list[tuple[str, object]]:
-    """What a core knows beside its database, in so far as it matters for what comes next."""
-    return [(name, sorted(value)) for name, value in vars(core).items() if isinstance(value, set)]
-
-
-def _memory(core: Core) -> dict[str, Any]:
-    """What a core knows beside its database; all else in it never changes."""
-    return {name: copy(value) for name, value in vars(core).items() if _changes(value)}
-
-
-def _remember(core: Core, memory: Mapping[str, Any]) -> None:
-    for name, value in memory.items():
-        if isinstance(value, Counter):  # it is shared with the parts that count
-            counter = getattr(core, name)
-            counter.clear()
-            counter.update(value)
-        else:
-            setattr(core, name, copy(value))
-
-
-def _changes(value: object) -> bool:
-    return value is None or isinstance(value, Counter | set | list | str)

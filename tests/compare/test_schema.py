@@ -18,6 +18,7 @@ from compare.scenario_files import built_in_scenarios
 from tests.compare.recordings import DECLINED, PAID, both, scenario
 
 ROOT: Final = Path(__file__).parents[2]
+PUBLISHED: Final = ["result", "scenario", "simulation", "sweep", "ablation"]
 SCENARIOS: Final = sorted((ROOT / "compare" / "scenarios").iterdir())
 
 
@@ -27,7 +28,7 @@ def published(of: str) -> dict[str, Any]:
     return schema
 
 
-@pytest.mark.parametrize("of", ["result", "scenario"])
+@pytest.mark.parametrize("of", PUBLISHED)
 def test_the_published_schema_is_the_codes_own(of: str) -> None:
     """What `docs/` promises is what the program prints."""
     command = [sys.executable, "-m", "compare", "schema", of]
@@ -36,7 +37,7 @@ def test_the_published_schema_is_the_codes_own(of: str) -> None:
     assert (ROOT / "docs" / f"{of}.schema.json").read_text() == printed, f"it has changed; run: {mend}"
 
 
-@pytest.mark.parametrize("of", ["result", "scenario"])
+@pytest.mark.parametrize("of", PUBLISHED)
 def test_a_published_schema_is_a_schema(of: str) -> None:
     """Any validator can use it."""
     assert jsonschema_rs.meta.is_valid(published(of))
