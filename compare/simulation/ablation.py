@@ -17,7 +17,7 @@ from common.domain.decision import Rules
 from compare.scenario import Scenario
 from compare.scenario_files import built_in_scenarios
 from compare.simulation.campaign import Draw, history_of, quiet_logs, world_of
-from compare.simulation.drive import Anomaly, History, Schedule, drive, simulated_plan
+from compare.simulation.drive import Anomaly, History, Schedule, Wrong, drive, simulated_plan
 from compare.simulation.protections import Protection
 from compare.simulation.sagas import SAGAS, Saga
 from compare.simulation.shrink import shrink
@@ -145,7 +145,8 @@ class _Search:
             if anomaly in self.found and anomaly not in found:
                 one = replace(self.found[anomaly], anomalies=frozenset({anomaly}))
                 history, schedule = shrink(self._world, one)
-                small = Smallest(history.scenario, tuple(map(str, schedule)), history.faults)
+                faults = tuple(wrong.text for wrong in sorted(history.wrong, key=_severity))
+                small = Smallest(history.scenario, tuple(map(str, schedule)), faults)
                 shown = (other for other in Anomaly if other in history.anomalies and other not in found)
                 found |= dict.fromkeys(shown, small)
         return {anomaly: found[anomaly] for anomaly in Anomaly if anomaly in found}
@@ -156,6 +157,10 @@ class _Search:
                 anomaly not in self.found or _size(history) < _size(self.found[anomaly])
             ):
                 self.found[anomaly] = history
+
+
+def _severity(wrong: Wrong) -> int:
+    return [*Anomaly].index(wrong.anomaly)
 
 
 def _size(history: History) -> tuple[int, int]:

@@ -38,6 +38,15 @@ _KINDS: Final = (0.1, 0.25, 0.5)
 """The part of all kinds of mishaps that a history has: with few, the same happens more often."""
 _AGAIN: Final = (0.0, 0.5, 1.0)
 _MOST_PAUSES: Final = 4
+_WAY_BACK: Final = (
+    "OrderAborted",
+    "RefundPayment",
+    "PaymentRefunded",
+    "ReleaseInventory",
+    "InventoryReleased",
+    "CancelPayment",
+)
+"""What the names of records begin with that undo something, or tell that it is undone."""
 _NAMES: Final = ("order", "orchestrator", "inventory", "payment")
 _IN_TURN: Final = 0.1
 """How often a laggard is as fast as the others."""
@@ -114,8 +123,9 @@ class Whim:
         """Whether second instances of services take part."""
         self._rate = chance.pick(_RATES)
         self._again = chance.pick(_AGAIN)
-        """How likely what has gone wrong is to go wrong again, whenever it is tried: that is what exhausts the
-        patience of whoever tries."""
+        """How likely what has gone wrong is to go wrong again, whenever it is tried.
+
+        That is what exhausts the patience of whoever tries."""
         self._lasting: dict[Action, int] = {}
         """What goes wrong again, by the first time that it did: how often it still may."""
         self._pauses = 0
@@ -167,6 +177,8 @@ class Whim:
     def _same_again(self, world: World) -> Action | None:
         """What has gone wrong before, with the same message when it is told again."""
         for action, left in self._lasting.items():
+            if any((Verb.RETRIES, number) in world.now_is.asked for number in action.orders):
+                continue  # the operator has mended it
             told = {subject.partition("~")[0] for subject in action.subjects}
             if action.actor == BROKER:
                 names = world.touchable()
@@ -226,14 +238,26 @@ class Whim:
             ]
             if not hit:
                 return None
-            action = self._chance.pick(hit)
+            undoing = [action for action in hit if any(map(_undoes, action.subjects))]
+            action = self._chance.pick(self._rather(undoing, hit))
             if action.verb is Verb.TAKES:
                 action = self._batch(world, action)
             return Action(action.actor, action.verb, action.subjects, danger)
         if danger is Verb.PASSES:
             return TIME_PASSES
         names = world.repeatable() if danger is Verb.REPEATS else world.touchable()
-        return Action(BROKER, danger, (self._chance.pick(names),)) if names else None
+        if not names:
+            return None
+        return Action(BROKER, danger, (self._chance.pick(self._rather([*filter(_undoes, names)], names)),))
+
+    def _rather(self, some: Sequence[T], all_: Sequence[T]) -> Sequence[T]:
+        """Some of them in half of all cases, if there are any."""
+        return some if some and self._chance.happens(0.5) else all_
+
+
+def _undoes(name: str) -> bool:
+    """Whether a record is of the way back, which is seldom gone."""
+    return name.startswith(_WAY_BACK)
 
 
 _OTHERS_HIT: Final = frozenset({Verb.PLACES, Verb.CANCELS, Verb.RETRIES, Verb.WAKES})

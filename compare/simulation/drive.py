@@ -7,13 +7,12 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
-from typing import Final, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from common.domain.decision import Rules
 from common.domain.order import OrderStatus
 from common.messages import Reason
-from compare.checks import invariants, judge, verdict_of
-from compare.checks.case import Case, Fault
+from compare.checks import judge
 from compare.checks.standing import Source
 from compare.checks.verdict import Finding, Verdict
 from compare.faults import Fault as Kind
@@ -34,6 +33,10 @@ _OF_PLACES: Final = "one order, one partition"
 _FAILING: Final = frozenset({Kind.ERROR, Kind.PERMANENT_ERROR, Kind.POISON})
 _DELAYING: Final = _FAILING | {Kind.LOSE}
 _TAKING_AWAY: Final = frozenset({Kind.LOSE, Kind.POISON, Kind.PERMANENT_ERROR})
+_STEPS: Final = ("OrderCreated", "ReserveInventory", "ProcessPayment")
+"""What is asked for again until there is an answer, as often as that is allowed."""
+_TRACE: Final = len("00-") + 32
+"""How much of a `traceparent` is the same for all of a trace."""
 _TOLD_OF: Final = {
     "cancel": {"OrderCancelRequested", "CancelSaga"},
     "retry_compensation": {"OrderAborted", "RetryCompensation"},
@@ -67,6 +70,13 @@ class Policy(Protocol):
         """Have one thing happen, and say what it was; None if nothing can, or is to."""
 
 
+class Wrong(NamedTuple):
+    """Something that is wrong: what harm it does, and what it is, in words."""
+
+    anomaly: Anomaly
+    text: str
+
+
 @dataclass(frozen=True)
 class History:
     """What happened in one mode, and what is wrong with it."""
@@ -77,13 +87,17 @@ class History:
     recording: Recording
     findings: tuple[Finding, ...]
     anomalies: frozenset[Anomaly]
-    faults: tuple[str, ...]
-    """What is wrong, in words."""
+    wrong: tuple[Wrong, ...]
 
     @property
     def scenario(self) -> Scenario:
         """The orders and the stock that it began with."""
         return self.plan.scenario
+
+    @property
+    def faults(self) -> tuple[str, ...]:
+        """What is wrong, in words."""
+        return tuple(one.text for one in self.wrong)
 
     def digest(self) -> str:
         """A hash of all that has happened, and of its verdict: the same for the same seed, everywhere."""
@@ -149,55 +163,48 @@ def conclude(
     scenario = world.plan.scenario
     left_out = _EXPECTATIONS | ({_OF_PLACES} if Protection.KEY_ORDERING in world.taken_away else set())
     findings = tuple(one for one in judge(scenario, recording) if one.check not in left_out)
-    faults = [
-        f"{one.check}: {text}" for one in findings if one.verdict is Verdict.INVALID for text in one.faults
+    wrong = [*_judged(findings), *_noticed(world, recording)]
+    wrong += [
+        Wrong(anomaly, text)
+        for anomaly, text in ((Anomaly.STUCK, unfinished), (Anomaly.BROKEN, broken))
+        if text is not None
     ]
-    anomalies = set[Anomaly]()
-    if verdict_of(findings) is not Verdict.VALID:
-        anomalies |= set(_classified(Case(scenario, recording), findings))
-    for anomaly, text in ((Anomaly.STUCK, unfinished), (Anomaly.BROKEN, broken)):
-        if text is not None:
-            anomalies.add(anomaly)
-            faults.append(text)
-    for text in unexplained(world, recording):
-        anomalies.add(Anomaly.UNEXPLAINED)
-        faults.append(text)
-    for (name, message), times in sorted(world.now_is.handled.items()):
-        if times > 1:
-            anomalies.add(Anomaly.REPEATED)
-            faults.append(f"{name} has handled {message} {times} times")
-    return History(
-        world.plan, world.mode.name, tuple(actions), recording, findings, frozenset(anomalies), tuple(faults)
-    )
+    anomalies = frozenset(one.anomaly for one in wrong)
+    return History(world.plan, world.mode.name, tuple(actions), recording, findings, anomalies, tuple(wrong))
 
 
-def _classified(case: Case, findings: Sequence[Finding]) -> Iterator[Anomaly]:
-    """What harm is behind what the checks have found.
+def _judged(findings: Sequence[Finding]) -> Iterator[Wrong]:
+    """What the checks have found, by the harm that it does.
 
     What is wrong by the records alone is right in the databases: then no order is harmed, but somebody has
     not been told of it, or too often.
     """
-    if any(invariants.by_databases(invariants.ends_once)(case)):
-        yield Anomaly.RESURRECTED
-    if case.recording.unfinished is None and any(map(_in_databases, invariants.every_order_ends(case))):
-        yield Anomaly.STUCK
     for finding in findings:
-        if finding.verdict is Verdict.INVALID and finding.check != "every order ends":
-            harm = _HARM.get(finding.check, Anomaly.OTHER)
-            yield (
-                harm if any(map(_by_databases, finding.faults)) or harm is Anomaly.OTHER else Anomaly.MISTOLD
-            )
+        harm = _HARM.get(finding.check, Anomaly.OTHER)
+        for text in finding.faults if finding.verdict is Verdict.INVALID else ():
+            mistold = text.endswith(_BY_RECORDS) and harm is not Anomaly.OTHER
+            revived = harm is Anomaly.STUCK and _REVIVED in text
+            anomaly = Anomaly.MISTOLD if mistold else Anomaly.RESURRECTED if revived else harm
+            if not text.startswith(_MORE):
+                yield Wrong(anomaly, f"{finding.check}: {text}")
 
 
-def _in_databases(fault: Fault) -> bool:
-    return _by_databases(fault.text)
+def _noticed(world: World, recording: Recording) -> Iterator[Wrong]:
+    """What no check looks at, since only a simulated world knows of it."""
+    for text in unexplained(world, recording):
+        yield Wrong(Anomaly.UNEXPLAINED, text)
+    for text in _strange(world):
+        yield Wrong(Anomaly.MISTOLD, text)
+    for (name, message), times in sorted(world.now_is.handled.items()):
+        if times > 1:
+            yield Wrong(Anomaly.REPEATED, f"{name} has handled {message} {times} times")
 
 
-def _by_databases(text: str) -> bool:
-    return not text.endswith(f"(by the {Source.RECORDS})")
-
-
+_BY_RECORDS: Final = f"(by the {Source.RECORDS})"
+_REVIVED: Final = " after it was "
+_MORE: Final = "and "
 _HARM: Final = {
+    "every order ends": Anomaly.STUCK,
     "stock is conserved": Anomaly.LEAKED_STOCK,
     "stock is never negative": Anomaly.OVERSELL,
     "charged at most once": Anomaly.DOUBLE_CHARGE,
@@ -221,10 +228,11 @@ def unexplained(world: World, recording: Recording) -> Iterator[str]:
         if recording.unfinished is None:
             yield from _ignored(known)
             yield from _asked_again(known)
+            yield from _asked_too_often(known)
 
 
 class _Known:
-    """What has happened to an order: of the orders, the stock and the history, what can be a reason for it."""
+    """What has happened to an order, and can be a reason for what came of it."""
 
     def __init__(self, world: World, recording: Recording, order: OrderEnd) -> None:
         self.order = order
@@ -315,6 +323,35 @@ def _asked_again(known: _Known) -> Iterator[str]:
             text = f"{record.type} is told again by {record.producer}, though nothing was missing"
             yield f"order {known.order.number}: {text}"
             return
+
+
+def _asked_too_often(known: _Known) -> Iterator[str]:
+    """That a step was asked for more often than is allowed."""
+    most = known.scenario.patience.deadline_tries
+    for kind in _STEPS:
+        attempts = {one.attempt for one in known.trace if one.type == kind}
+        if len(attempts) > most:
+            yield f"order {known.order.number}: {kind} is told {len(attempts)} times, but {most} are the most"
+
+
+def _taken_up(recording: Recording, message: str) -> bool:
+    """Whether what is counted is an operator's word, which goes by the name of what it takes up again."""
+    return "~" in message and any(
+        message.startswith(one.order_id) and one.accepted and one.what == "retry_compensation"
+        for one in recording.requested
+    )
+
+
+def _strange(world: World) -> Iterator[str]:
+    """Records that are said to be of another saga, or trace, than that of their order."""
+    traces: dict[bytes, bytes] = {}
+    for record in world.now_is.broker.records():
+        headers, key = dict(record.headers), record.key or b""
+        trace = headers.get("traceparent", b"")[:_TRACE]
+        if headers.get("ce_correlationid") != key:
+            yield f"{record.name} doesn't say that it is of the saga of its order"
+        elif traces.setdefault(key, trace) != trace:
+            yield f"{record.name} is of another trace than what was told of its order before"
 
 
 def _scripted_delay(scenario: Scenario, recording: Recording) -> bool:

@@ -89,13 +89,14 @@ class _Search:
                 self._try(self.scenario.model_copy(update={"recovery": once}), self.schedule)
 
     def have_one_thing_go_wrong(self) -> None:
-        """Have a single record get lost, in place of all that there is in the schedule."""
-        if len(self.schedule) > 1:
-            for record in self.best.recording.trace:
-                number = self._number(record.order_id)
-                lost = (Action(BROKER, Verb.LOSES, (f"{record.type}({number})",)),)
-                if record.attempt == 1 and not record.duplicate and self._try(self.scenario, lost):
-                    break
+        """Have a single record get lost, or spoiled, in place of all that there is in the schedule."""
+        if len(self.schedule) <= 1:
+            return
+        told = dict.fromkeys((one.type, self._number(one.order_id)) for one in self.best.recording.trace)
+        for verb in (Verb.LOSES, Verb.SPOILS):
+            for kind, number in told:
+                if self._try(self.scenario, (Action(BROKER, verb, (f"{kind}({number})",)),)):
+                    return
 
     def _number(self, order_id: str) -> int:
         return next(one.number for one in self.best.recording.orders if one.order_id == order_id)

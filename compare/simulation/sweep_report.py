@@ -111,7 +111,7 @@ def print_sweep(console: Console, document: SweepDocument, swept: Sequence[Swept
     """Print it for people."""
     pen = Pen(console)
     console.print(matrix(pen, swept))
-    console.print(_numbers(pen, swept))
+    console.print(_numbers(swept))
     for part in swept:
         for anomaly, actions in part.examples.items():
             console.print(Text(f"{part.saga}, {part.mode}: {anomaly}", style="bold"))
@@ -167,8 +167,8 @@ def _text(cell: Cell | None) -> Text:
     return Text(text, style="bold red" if wrong else "")
 
 
-def _numbers(pen: Pen, swept: Sequence[Swept]) -> Table:
-    table = Table(box=ASCII if pen.plain else SIMPLE_HEAD)
+def _numbers(swept: Sequence[Swept]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("saga")
     table.add_column("mode")
     for name in ("histories", "states", "ends", "seconds"):
