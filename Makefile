@@ -15,7 +15,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help compare bench soak peers orchestrated choreographed test cover mutants lint format lock clean gone
+.PHONY: help compare bench simulate sweep ablate soak peers orchestrated choreographed test cover mutants lint format lock clean gone
 
 help: ## show this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | awk -F '\t' '{ printf "make %-14s %s\n", $$1, $$2 }'
@@ -28,6 +28,15 @@ bench: $(VENV)/.run ## measure both modes and their limit; ARGS=--quick ends wit
 
 peers: $(VENV)/.peers ## install the frameworks that `bench` can measure beside the modes, see docs/peers.md
 	@$(BIN)/python -m compare.peers
+
+simulate: $(VENV)/.run ## thousands of histories from a seed; ARGS="--seed 1 --runs 100" for fewer of them
+	@exec $(BIN)/python -m compare simulate $(ARGS)
+
+sweep: $(VENV)/.run ## every history of some small sagas, with a crash at every boundary; ARGS="--crashes 2" for pairs
+	@exec $(BIN)/python -m compare sweep $(ARGS)
+
+ablate: $(VENV)/.run ## what each protection prevents, in which style; takes minutes
+	@exec $(BIN)/python -m compare ablate $(ARGS)
 
 soak: $(VENV)/.run ## thousands of orders while services are killed; ARGS="--orders 400" for fewer of them
 	@exec $(BIN)/python -m compare soak $(ARGS)

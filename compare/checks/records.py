@@ -100,12 +100,13 @@ def _words(records: Sequence[TraceRecord], lost: Mapping[str, Strike], placed_ms
         _Word(strike.record_type or "", readable.get(message), strike.at_ms, strike.at_ms)
         for message, strike in sorted(lost.items(), key=lambda one: one[1].at_ms)
     ]
-    attempts = dict.fromkeys(lost, 0)
+    told = set[tuple[str, int]]()
     for record in records:
         while waiting and waiting[0].at_ms - placed_ms <= record.at_ms:
             yield waiting.pop(0)
-        asked_again = record.attempt > attempts.setdefault(record.id, record.attempt)
-        attempts[record.id] = max(attempts[record.id], record.attempt)
+        # What is told again is news to an inbox, be it that an earlier telling comes later.
+        asked_again = (record.id, record.attempt) not in told
+        told.add((record.id, record.attempt))
         known = record.duplicate or record.id in lost
         if not known or (asked_again and record.type in _TAKEN_UP):
             cause_ms = min(record.at_ms, times.get(record.causation_id, record.at_ms))

@@ -65,9 +65,9 @@ class Effort:
     """How much is looked at."""
 
     seed: int = 1
-    runs: int = 400
+    runs: int = 200
     """Histories drawn."""
-    bounds: Bounds = field(default_factory=lambda: Bounds(crashes=1, repeats=1, most_states=400))
+    bounds: Bounds = field(default_factory=lambda: Bounds(crashes=1, repeats=1, most_states=150))
     rules: Rules = field(default_factory=Rules)
 
 

@@ -72,6 +72,8 @@ DEATHS: Final[dict[Mishap, Boundary | None]] = {
 }
 """By way of dying: the boundary at which it strikes; half-way through publishing is none of them."""
 
+OF_SERVICES: Final = frozenset({Verb.TAKES, Verb.WAKES, Verb.STARTS, Verb.GOES_ON})
+"""What only a service does."""
 WRONGS: Final = frozenset({Verb.REPEATS, Verb.LOSES, Verb.SPOILS})
 """What only a broker in trouble does."""
 

@@ -334,14 +334,6 @@ def _asked_too_often(known: _Known) -> Iterator[str]:
             yield f"order {known.order.number}: {kind} is told {len(attempts)} times, but {most} are the most"
 
 
-def _taken_up(recording: Recording, message: str) -> bool:
-    """Whether what is counted is an operator's word, which goes by the name of what it takes up again."""
-    return "~" in message and any(
-        message.startswith(one.order_id) and one.accepted and one.what == "retry_compensation"
-        for one in recording.requested
-    )
-
-
 def _strange(world: World) -> Iterator[str]:
     """Records that are said to be of another saga, or trace, than that of their order."""
     traces: dict[bytes, bytes] = {}

@@ -7,7 +7,7 @@ from typing import Final
 
 from common.envelope import Cause, inbox_key
 from common.errors import PermanentError, TransientError
-from common.messages import Message
+from common.messages import Message, Resumption
 from common.probe import Boundary, Probe
 from compare.simulation.actions import DEATHS, Mishap
 
@@ -41,7 +41,8 @@ class Hook(Probe):
         if self.error is not None:
             text = f"{type(command).__name__} of order {because.correlation_id} fails: simulated"
             raise self.error(text)
-        self.decided.append(inbox_key(because.id, because.attempt))
+        if not isinstance(command, Resumption):  # it goes on with something, whose cause it has
+            self.decided.append(inbox_key(because.id, because.attempt))
 
     def passing(self, boundary: Boundary, commands: Sequence[Message]) -> None:  # noqa: ARG002 - a probe's
         """Die, if this is where."""

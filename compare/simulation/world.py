@@ -39,6 +39,7 @@ from compare.recording import Recording, Requested, Strike
 from compare.simulation.actions import (
     CUSTOMER,
     DEATHS,
+    OF_SERVICES,
     OPERATOR,
     TIME_PASSES,
     Action,
@@ -217,6 +218,8 @@ class World:
 
     def do(self, action: Action) -> bool:
         """Have something happen; whether it could, for otherwise nothing has changed."""
+        if action.verb in OF_SERVICES and action.actor not in self.names:
+            return False
         happens = {
             Verb.PLACES: self._ask,
             Verb.CANCELS: self._ask,
