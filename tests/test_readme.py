@@ -262,7 +262,7 @@ def targets(text: str) -> list[str]:
         (lambda text: list(link_faults(text, ROOT)), "(LICENSE)", "(LICENCE)"),
         (lambda text: list(link_faults(text, ROOT)), "#its-end", "#the-end"),
         (lambda text: list(file_faults(text, ROOT)), "common/core.py", "common/cores.py"),
-        (lambda text: list(file_faults(text, ROOT)), "`saga.py`", "`sagas.py`"),
+        (lambda text: list(file_faults(text, ROOT)), "`saga.py`", "`sagaz.py`"),
         (lambda text: list(file_faults(text, ROOT)), "`common/`", "`commons/`"),
     ],
 )

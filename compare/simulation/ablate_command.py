@@ -51,7 +51,9 @@ class GridCell(Frozen):
     mode: str
     without: str | None = Field(description="the protection; none in the row that has all of them")
     shown: tuple[Shown, ...]
-    histories: int = Field(description="drawn, of drawn orders and of built-in scenarios")
+    histories: int = Field(
+        description="drawn, of built-in scenarios, and of sagas with one thing going wrong"
+    )
     swept: int = Field(description="histories that the sweeps went through")
     states: int = Field(description="distinct ones, in the sweeps")
     exhausted: bool = Field(description="whether the sweeps went through all that is within their bounds")
@@ -77,9 +79,10 @@ def add_ablate(commands: argparse._SubParsersAction[Parser], code_of: Callable[[
     parser = commands.add_parser(
         "ablate",
         help="take each protection away, and show what it has prevented in which style",
-        description="Without one protection at a time, in both modes: every history of some small sagas, the "
-        "built-in scenarios, and drawn histories. For each anomaly that comes of it, the smallest history "
-        "that shows it. Protections are taken away from simulated services; no live one can be started so.",
+        description="Without one protection at a time, in both modes: every history of some small sagas, up "
+        "to a bound, each one thing going wrong in them, the built-in scenarios, and drawn histories. For "
+        "each anomaly that comes of it, the smallest history that shows it. Protections are taken away from "
+        "simulated services; no live one can be started so.",
         epilog="exit codes: 0 nothing goes wrong with all protections in place, 1 something does, 64 usage, "
         "130 interrupted.",
     )
@@ -185,7 +188,7 @@ def _print(console: Console, document: AblationDocument, modes: Sequence[str]) -
     histories = sum(cell.histories for cell in document.cells)
     swept, states = (sum(getattr(cell, name) for cell in document.cells) for name in ("swept", "states"))
     console.print(
-        f"{histories:,} histories of drawn orders and built-in scenarios (seed {document.seed}), and "
+        f"{histories:,} histories, drawn (seed {document.seed}) or with one thing going wrong, and "
         f"{swept:,} in sweeps of {states:,} distinct states; {document.seconds:.0f} s."
     )
     console.print("With all protections in place: ", Pen(console).badge(document.verdict), sep="")
@@ -217,4 +220,4 @@ def _print_history(console: Console, number_: int, cell: GridCell, shown: Shown)
 
 def _order(spec: Mapping[str, Any]) -> str:
     text = f"{spec.get('quantity', 1)} {spec['item']} at {spec['price']}"
-    return f"{text}, to be cancelled" if spec.get("cancel") else text
+    return f"{text}, to be cancelled" if "cancel" in spec else text

@@ -1,13 +1,14 @@
 """What each protection prevents: histories without it, and for each anomaly the smallest that shows it.
 
-Without one protection, the same sagas are swept, the same built-in scenarios simulated and the same histories
-drawn, in both modes. What goes wrong then is what the protection prevents in that style. Where nothing does,
-something else prevents it, too; how much was looked at is said with it.
+Without one protection, the same sagas are swept, and gone through with each one thing going wrong, the same
+built-in scenarios are simulated and the same histories drawn, in both modes. What goes wrong then is what the
+protection prevents in that style. Where nothing does, something else prevents it, too; how much was looked at
+is said with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
@@ -16,8 +17,9 @@ from typing import Final
 from common.domain.decision import Rules
 from compare.scenario import Scenario
 from compare.scenario_files import built_in_scenarios
+from compare.simulation.actions import BROKER, TIME_PASSES, WRONGS, Action, Mishap, Verb
 from compare.simulation.campaign import Draw, history_of, quiet_logs, world_of
-from compare.simulation.drive import Anomaly, History, Schedule, Wrong, drive, simulated_plan
+from compare.simulation.drive import Anomaly, Calm, History, Schedule, Wrong, drive, simulated_plan
 from compare.simulation.protections import Protection
 from compare.simulation.sagas import SAGAS, Saga
 from compare.simulation.shrink import shrink
@@ -41,7 +43,7 @@ class Looked:
     """How much was looked at."""
 
     histories: int
-    """Drawn, and of built-in scenarios."""
+    """Drawn, of built-in scenarios, and of sagas with one thing going wrong."""
     states: int
     """Distinct ones, in sweeps."""
     swept: int
@@ -65,7 +67,7 @@ class Effort:
     """How much is looked at."""
 
     seed: int = 1
-    runs: int = 200
+    runs: int = 150
     """Histories drawn."""
     bounds: Bounds = field(default_factory=lambda: Bounds(crashes=1, repeats=1, most_states=150))
     rules: Rules = field(default_factory=Rules)
@@ -98,6 +100,8 @@ def ablate_one(mode: str, protection: Protection | None, effort: Effort) -> Abla
     search = _Search(mode, without, effort.rules)
     for saga in SAGAS.values():
         search.sweep(saga, effort.bounds)
+        for history in search.singles(saga):
+            search.look_at(history)
     for history in _drawn(mode, without, effort):
         search.look_at(history)
     return Ablated(
@@ -124,6 +128,14 @@ class _Search:
         self.exhausted = True
         self._world = world_of(mode, without)
         self._rules = rules
+
+    def singles(self, saga: Saga) -> Iterator[History]:
+        """A saga's history in peace, and with each one thing that could have gone wrong in it."""
+        plan = simulated_plan(saga.scenario, self._rules)
+        peace = drive(self._world, plan, Calm())
+        yield peace
+        for schedule in dict.fromkeys(_single_mishaps(peace.actions)):
+            yield drive(self._world, plan, Schedule(schedule))
 
     def look_at(self, history: History) -> None:
         self.histories += 1
@@ -157,6 +169,21 @@ class _Search:
                 anomaly not in self.found or _size(history) < _size(self.found[anomaly])
             ):
                 self.found[anomaly] = history
+
+
+def _single_mishaps(actions: Sequence[Action]) -> Iterator[tuple[Action, ...]]:
+    """Schedules with one action that comes early, goes wrong, or has time pass before the next."""
+    for index, action in enumerate(actions):
+        yield (action,)
+        yield action, TIME_PASSES
+        if action.verb in {Verb.TAKES, Verb.WAKES, Verb.PLACES, Verb.CANCELS}:
+            yield from ((replace(action, mishap=mishap),) for mishap in Mishap)
+        if action.verb is Verb.TAKES:
+            yield from ((Action(BROKER, verb, action.subjects),) for verb in sorted(WRONGS))
+            for other in actions[index + 1 :]:
+                at_once = (other.actor, other.verb) == (action.actor, action.verb)
+                if at_once and other.orders.isdisjoint(action.orders):
+                    yield (replace(action, beside=other.subjects),)
 
 
 def _severity(wrong: Wrong) -> int:
