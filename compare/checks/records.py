@@ -7,8 +7,9 @@ read, the headers still say what it was. One that a fault kept from the broker w
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, Final, NamedTuple
 
@@ -80,39 +81,46 @@ def account_of_records(scenario: Scenario, recording: Recording) -> Account:
     return Account(Source.RECORDS, tuple(standings), free)
 
 
-def _lost(recording: Recording) -> dict[str, dict[str, Strike]]:
-    """By order and id: the messages that a fault has kept from the broker, at least at first."""
-    lost: dict[str, dict[str, Strike]] = defaultdict(dict)
-    for strike in recording.strikes:
+def _lost(recording: Recording) -> dict[str, list[tuple[str, Strike]]]:
+    """By order: the messages, by their ids, that a fault has kept from the broker, each time that it has."""
+    lost: dict[str, list[tuple[str, Strike]]] = defaultdict(list)
+    for strike in sorted(recording.strikes, key=lambda one: one.at_ms):
         if strike.kind == Fault.LOSE and strike.order_id is not None and strike.record_id is not None:
-            lost[strike.order_id].setdefault(strike.record_id, strike)
+            lost[strike.order_id].append((strike.record_id, strike))
     return lost
 
 
-def _words(records: Sequence[TraceRecord], lost: Mapping[str, Strike], placed_ms: float) -> Iterator[_Word]:
+def _words(
+    records: Sequence[TraceRecord], lost: Sequence[tuple[str, Strike]], placed_ms: float
+) -> Iterator[_Word]:
     """Every message once, in the order of the story; the lost ones when they were lost.
 
     One that was lost may have come later, when its place among the others said nothing any more.
     """
     readable = {record.id: record.body for record in reversed(records) if not record.poisoned}
     times = {record.id: record.at_ms for record in reversed(records)}
-    waiting = [
-        _Word(strike.record_type or "", readable.get(message), strike.at_ms, strike.at_ms)
-        for message, strike in sorted(lost.items(), key=lambda one: one[1].at_ms)
-    ]
-    told = set[tuple[str, int]]()
+    waiting, heard, told = [*lost], set[str](), set[tuple[str, int]]()
+
+    def until(at_ms: float) -> Iterator[_Word]:
+        while waiting and waiting[0][1].at_ms - placed_ms <= at_ms:
+            message, strike = waiting.pop(0)
+            kind, again = strike.record_type or "", message in heard
+            heard.add(message)
+            if not again or kind in _TAKEN_UP:
+                yield _Word(kind, readable.get(message), strike.at_ms, strike.at_ms, again=again)
+
     for record in records:
-        while waiting and waiting[0].at_ms - placed_ms <= record.at_ms:
-            yield waiting.pop(0)
+        yield from until(record.at_ms)
         # What is told again is news to an inbox, be it that an earlier telling comes later.
         asked_again = (record.id, record.attempt) not in told
         told.add((record.id, record.attempt))
-        known = record.duplicate or record.id in lost
-        if not known or (asked_again and record.type in _TAKEN_UP):
+        again = record.duplicate or record.id in heard
+        heard.add(record.id)
+        if not again or (asked_again and record.type in _TAKEN_UP):
             cause_ms = min(record.at_ms, times.get(record.causation_id, record.at_ms))
             body = readable.get(record.id)
-            yield _Word(record.type, body, record.at_ms, cause_ms, record.cause, known)
-    yield from waiting
+            yield _Word(record.type, body, record.at_ms, cause_ms, record.cause, again)
+    yield from until(math.inf)
 
 
 def _standing(blank: Standing, words: Iterable[_Word]) -> Standing:

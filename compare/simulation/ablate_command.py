@@ -21,9 +21,9 @@ from compare.progress import progress_bar
 from compare.recording import Frozen
 from compare.signs import Pen
 from compare.simulation.ablation import Ablated, Effort, Smallest, ablate
-from compare.simulation.campaign import quiet_logs
 from compare.simulation.files import check_writable, write_document
 from compare.simulation.options import add_without, add_workers, number
+from compare.simulation.pools import quiet_logs
 from compare.simulation.protections import MEANINGS, Protection
 from compare.simulation.sweep import Bounds
 

@@ -9,17 +9,17 @@ is said with it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from typing import Final
 
 from common.domain.decision import Rules
 from compare.scenario import Scenario
 from compare.scenario_files import built_in_scenarios
 from compare.simulation.actions import BROKER, TIME_PASSES, WRONGS, Action, Mishap, Verb
-from compare.simulation.campaign import Draw, history_of, quiet_logs, world_of
+from compare.simulation.campaign import Draw, history_of, world_of
 from compare.simulation.drive import Anomaly, Calm, History, Schedule, Wrong, drive, simulated_plan
+from compare.simulation.pools import pool
 from compare.simulation.protections import Protection
 from compare.simulation.sagas import SAGAS, Saga
 from compare.simulation.shrink import shrink
@@ -84,13 +84,10 @@ def ablate(
     cells = [(mode, protection, effort) for protection in protections for mode in modes]
     if workers == 1:
         return [_told(ablate_one(*cell), told, number) for number, cell in enumerate(cells, start=1)]
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=quiet_logs) as pool:
-        futures = [pool.submit(ablate_one, *cell) for cell in cells]
-        try:
-            for number, future in enumerate(as_completed(futures), start=1):
-                _told(future.result(), told, number)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with pool(workers) as executor:
+        futures = [executor.submit(ablate_one, *cell) for cell in cells]
+        for number, future in enumerate(as_completed(futures), start=1):
+            _told(future.result(), told, number)
         return [future.result() for future in futures]
 
 
@@ -143,12 +140,16 @@ class _Search:
 
     def sweep(self, saga: Saga, bounds: Bounds) -> None:
         """Go through all histories of a saga."""
-        swept = sweep(self._world.mode, saga, bounds, self._world.taken_away)
+        swept = sweep(self._world.mode, saga, bounds, self._world.taken_away, rules=self._rules)
         self.states += swept.states
         self.swept += swept.histories
         self.exhausted = self.exhausted and swept.exhausted
-        for actions in swept.examples.values():
-            self._keep(drive(self._world, simulated_plan(saga.scenario, self._rules), Schedule(actions)))
+        for anomaly, actions in swept.examples.items():
+            history = drive(self._world, simulated_plan(saga.scenario, self._rules), Schedule(actions))
+            if anomaly not in history.anomalies:
+                message = f"{saga.name}: the sweep finds {anomaly}, which is not there when it is done again."
+                raise AssertionError(message)
+            self._keep(history)
 
     def smallest(self) -> dict[Anomaly, Smallest]:
         """By anomaly: the smallest history that shows it; one that shows several, for all of them."""

@@ -50,6 +50,11 @@ class Stored(NamedTuple):
         return self.value == SPOILED
 
 
+def telling(record: Outgoing) -> str:
+    """What tells a message apart, and each attempt of it."""
+    return f"{record.id}~{dict(record.headers).get('ce_attempt', b'1').decode()}"
+
+
 @dataclass
 class SimulatedBroker:
     """Logs, offsets and generations; records can't be changed, so that a copy need not copy them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import atexit
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 from itertools import islice
-from multiprocessing import get_context
 from typing import Final, NamedTuple
 
 from common.domain.decision import Rules
@@ -19,6 +18,7 @@ from compare.lab import MODES
 from compare.scenario import Scenario
 from compare.simulation.chance import Chance, Whim, draw_scenario, seed_of
 from compare.simulation.drive import Anomaly, History, drive, simulated_plan
+from compare.simulation.pools import pool
 from compare.simulation.protections import Protection
 from compare.simulation.world import World
 
@@ -105,13 +105,9 @@ def history_of(draw: Draw, run: int, mode: str) -> History:
 @cache
 def world_of(mode: str, without: tuple[Protection, ...]) -> World:
     """The world of a mode; making one takes longer than a history in it."""
-    return World(MODES[mode], without)
-
-
-def quiet_logs() -> None:
-    """Have the services say nothing: all that they complain of is done to them."""
-    logging.getLogger("common").setLevel(logging.CRITICAL)
-    logging.getLogger("common.batch").setLevel(logging.CRITICAL)
+    world = World(MODES[mode], without)
+    atexit.register(world.close)
+    return world
 
 
 @contextmanager
@@ -120,20 +116,18 @@ def _results(chunks: Iterator[tuple[Draw, int, int]], workers: int) -> Iterator[
     if workers == 1:
         yield (_chunk(*chunk) for chunk in chunks)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=quiet_logs) as pool:
-        try:
-            yield _in_order(pool, chunks, 2 * workers)
-        finally:
-            pool.shutdown(cancel_futures=True)
+    with pool(workers) as executor:
+        yield _in_order(executor, chunks, 2 * workers)
+        executor.shutdown(cancel_futures=True)
 
 
 def _in_order(
-    pool: ProcessPoolExecutor, chunks: Iterator[tuple[Draw, int, int]], ahead: int
+    executor: ProcessPoolExecutor, chunks: Iterator[tuple[Draw, int, int]], ahead: int
 ) -> Iterator[Tally]:
-    waiting: list[Future[Tally]] = [pool.submit(_chunk, *chunk) for chunk in islice(chunks, ahead)]
+    waiting: list[Future[Tally]] = [executor.submit(_chunk, *chunk) for chunk in islice(chunks, ahead)]
     while waiting:
         yield waiting.pop(0).result()
-        waiting += [pool.submit(_chunk, *chunk) for chunk in islice(chunks, 1)]
+        waiting += [executor.submit(_chunk, *chunk) for chunk in islice(chunks, 1)]
 
 
 def _chunk(draw: Draw, first: int, count: int) -> Tally:

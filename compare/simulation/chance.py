@@ -50,7 +50,6 @@ _WAY_BACK: Final = (
 _NAMES: Final = ("order", "orchestrator", "inventory", "payment")
 _IN_TURN: Final = 0.1
 """How often a laggard is as fast as the others."""
-_BESIDE: Final = "beside"
 _DANGERS: Final[tuple[Danger, ...]] = (*Mishap, Verb.REPEATS, Verb.LOSES, Verb.SPOILS, Verb.PASSES)
 
 

@@ -42,6 +42,7 @@ class SimulationDocument(Frozen):
     modes: tuple[str, ...]
     scenario: str | None = Field(description="whose orders it was; none if they were drawn")
     without: tuple[str, ...] = Field(description="the protections that were taken away")
+    payment_limit_cents: int
     workers: int
     histories: int
     actions: int
@@ -64,6 +65,7 @@ def simulation_document(draw: Draw, tally: Tally, seconds: float, workers: int) 
         modes=draw.modes,
         scenario=draw.scenario.name if draw.scenario else None,
         without=draw.without,
+        payment_limit_cents=draw.rules.payment_limit_cents,
         workers=workers,
         histories=tally.histories,
         actions=tally.actions,

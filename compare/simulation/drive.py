@@ -146,9 +146,8 @@ def go_on(
         try:
             action = policy.step(world)
         except Exception as error:  # noqa: BLE001 - whatever it is, it is what this history is to show
-            return conclude(
-                world, happened, broken=f"then, a service breaks: {type(error).__name__}: {error}"
-            )
+            happened += [world.doing] if world.doing else []
+            return conclude(world, happened, broken=f"a service breaks: {type(error).__name__}: {error}")
         if action is None:
             return conclude(world, happened)
         happened.append(action)
@@ -244,7 +243,7 @@ class _Known:
         self.granted = {
             one.what for one in recording.requested if one.order_id == order.order_id and one.accepted
         }
-        scripted = bool(self.scenario.faults)
+        scripted = not world.script.idle
         self._strikes = Counter(
             strike.kind
             for strike in recording.strikes

@@ -31,7 +31,9 @@ class Hook(Probe):
         self.meanwhile: Callable[[], None] | None = None
         """What is done once the rows are read, and nothing is decided."""
         self.decided: list[str] = []
-        """What was decided since it was last asked, as the inbox knows it."""
+        """What was decided in the transaction under way, as the inbox knows it."""
+        self.failed: list[str] = []
+        """The orders at which the decider has failed in it."""
 
     def deciding(self, command: Message, because: Cause) -> None:
         """Do what is to be done meanwhile, then fail if that is to be."""
@@ -39,6 +41,7 @@ class Hook(Probe):
             meanwhile, self.meanwhile = self.meanwhile, None
             meanwhile()
         if self.error is not None:
+            self.failed.append(command.order_id)
             text = f"{type(command).__name__} of order {because.correlation_id} fails: simulated"
             raise self.error(text)
         if not isinstance(command, Resumption):  # it goes on with something, whose cause it has
@@ -55,3 +58,4 @@ class Hook(Probe):
         self.error = _ERRORS.get(mishap) if mishap else None
         self.meanwhile = meanwhile
         self.decided.clear()
+        self.failed.clear()

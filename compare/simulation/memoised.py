@@ -31,17 +31,16 @@ from common.wiring import Mode, Wiring
 from compare.faults import AT_A_BOUNDARY
 from compare.plan import Plan
 from compare.simulation.actions import Action
-from compare.simulation.broker import Stored
+from compare.simulation.broker import Stored, telling
 from compare.simulation.hook import DiedError, Hook
 from compare.simulation.memories import known_to, memory_of, remember
 from compare.simulation.protections import Protection
 from compare.simulation.scripted import UNSCRIPTED, Script
 from compare.simulation.situation import Snapshot
-from compare.simulation.tables import GRAIN_S, START, Image, MemoryDatabase
+from compare.simulation.tables import GRAIN, START, Image, MemoryDatabase, grains
 from compare.simulation.world import World
 
 _TICK: Final = timedelta(microseconds=1)
-_GRAIN: Final = timedelta(seconds=GRAIN_S)
 _AT: Final = "at"
 _IN_CORE: Final = frozenset({Boundary.BEFORE, Boundary.DECIDED, Boundary.COMMITTED})
 """The boundaries that a core comes to by itself."""
@@ -294,7 +293,7 @@ class RememberingWorld(World):
             logs,
             [*committed.values()],
             sorted(now.down),
-            [(name, [one.id for one in left]) for name, left in sorted(now.stalled.items())],
+            [(name, [*map(telling, left)]) for name, left in sorted(now.stalled.items())],
             sorted(now.asked),
             sorted((one.order_id, one.what, one.accepted) for one in now.requested),
             sorted(
@@ -304,7 +303,7 @@ class RememberingWorld(World):
             ),
             any(one.kind in AT_A_BOUNDARY for one in now.strikes),
             sorted(key for key, times in now.handled.items() if times > 1),
-            int((now.now - START).total_seconds() / GRAIN_S),
+            grains(now.now),
             # Within a grain, what is due can be due already, or not yet.
             [core.due_in(now.now) <= 0 for core in self._remembering.values()],
             [due <= now.now for _, due in self._requests()],
@@ -327,7 +326,7 @@ class RememberingWorld(World):
         passes = super()._pass(action)
         if passes:
             # To the end of the grain, so that all that is due within it is: in which order it comes is open.
-            self.now_is.now = START + ((self.now_is.now - START) // _GRAIN + 1) * _GRAIN
+            self.now_is.now = START + (grains(self.now_is.now) + 1) * GRAIN
         return passes
 
     def _number(self, record: Stored) -> int:
@@ -370,7 +369,7 @@ def _moment(text: str) -> datetime:
 
 
 def _grain(due_at: str | None) -> int | str | None:
-    return int((_moment(due_at) - START).total_seconds() / GRAIN_S) if due_at else due_at
+    return grains(_moment(due_at)) if due_at else due_at
 
 
 @lru_cache(maxsize=1024)

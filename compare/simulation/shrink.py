@@ -202,7 +202,9 @@ def _without_order(
         beside = _moved(action.beside, gone)
         if len(subjects) == len(action.subjects) == 0 or subjects:
             left.append(replace(action, subjects=subjects, beside=beside))
-    return scenario.model_copy(update={"orders": orders}), tuple(left)
+    names = {spec.name for spec in orders}
+    alone = tuple(spec if spec.after in names else spec.model_copy(update={"after": None}) for spec in orders)
+    return scenario.model_copy(update={"orders": alone}), tuple(left)
 
 
 def _moved(names: Sequence[str], gone: range) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from common.command_line import Parser
+from common.errors import ConfigurationError
 from common.settings import load_settings
 from compare.checks import Verdict, verdict_of
 from compare.console import PlainConsole
@@ -26,12 +27,13 @@ from compare.scenario import Scenario
 from compare.scenario_files import find_scenario
 from compare.signs import Pen
 from compare.simulation.actions import Action, parse_action
-from compare.simulation.campaign import Draw, Failure, Tally, history_of, quiet_logs, simulate, world_of
+from compare.simulation.campaign import Draw, Failure, Tally, history_of, simulate, world_of
 from compare.simulation.document import SimulationDocument, simulation_document
 from compare.simulation.drive import History, Schedule, drive, simulated_plan
 from compare.simulation.export import as_scenario, write_scenario
 from compare.simulation.files import check_writable, write_document, writing
 from compare.simulation.options import add_without, add_workers, number
+from compare.simulation.pools import quiet_logs
 from compare.simulation.protections import Protection
 from compare.simulation.shrink import shrink
 
@@ -87,6 +89,7 @@ def run(arguments: argparse.Namespace) -> Verdict:
     """Simulate, print what came of it, and return the verdict."""
     quiet_logs()
     check_writable("--json", arguments.json)
+    check_writable("--out", arguments.out)
     draw = Draw(
         seed=secrets.randbelow(_MOST_SEED) if arguments.seed is None else arguments.seed,
         modes=tuple(MODES) if arguments.mode == "both" else (arguments.mode,),
@@ -95,6 +98,10 @@ def run(arguments: argparse.Namespace) -> Verdict:
         rules=load_settings().rules,
     )
     console = PlainConsole(stderr=arguments.json == "-")
+    shows = arguments.only is not None or bool(draw.scenario and draw.scenario.schedule)
+    if shows and arguments.json is not None:
+        message = "--json is for the counts of many histories; leave it out to see this one."
+        raise ConfigurationError(message)
     if draw.scenario is not None and draw.scenario.schedule:
         schedule = [*map(parse_action, draw.scenario.schedule)]
         return _show(console, _scheduled(draw, draw.scenario, schedule))
@@ -109,9 +116,9 @@ def run(arguments: argparse.Namespace) -> Verdict:
         )
     document = simulation_document(draw, tally, monotonic() - begun, arguments.workers)
     _report(console, document, tally)
+    write_document("--json", arguments.json, document)
     if tally.failures:
         _explain(console, draw, tally.failures[0], arguments.out)
-    write_document("--json", arguments.json, document)
     return document.verdict
 
 
@@ -159,9 +166,10 @@ def _explain(console: Console, draw: Draw, failure: Failure, out: str | None) ->
     description = f"Seed {draw.seed}, run {failure.run}, {failure.mode}: {'; '.join(smallest.faults)}"
     should, *others = _should_be(draw, smallest, schedule)
     scenario = as_scenario(replace(should, actions=schedule), file.stem, description, others)
+    replaced = " in place of what was there" if file.exists() else ""
     writing(str(file), lambda: write_scenario(scenario, file))
     again = "".join(f" --without {protection}" for protection in draw.without)
-    console.print(f"Written to {file}; to see it once more:")
+    console.print(f"Written to {file}{replaced}; to see it once more:")
     console.print(f"python -m compare simulate --scenario {file}{again}", soft_wrap=True)
 
 

@@ -10,8 +10,9 @@ Sources: Godefroid, "Model Checking for Programming Languages using VeriSoft" (P
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from time import monotonic
@@ -35,6 +36,8 @@ WAKE: Final = "(wake)"
 CRASHES: Final = (*DEATHS, Mishap.STALLS)
 """What is meant by a crash here."""
 _TOLD_EVERY: Final = 100
+_FRAMES: Final = 20
+"""For each action of a history, with room to spare for what is done in the last one."""
 
 
 class Outcome(StrEnum):
@@ -181,6 +184,7 @@ def sweep(  # noqa: PLR0913 - what is not about the saga has defaults, and is na
     protections: frozenset[Protection] = frozenset(),
     told: Callable[[int], object] = lambda _: None,
     *,
+    rules: Rules | None = None,
     first_only: bool = False,
 ) -> Swept:
     """Go through all histories of a saga; those `protections` are taken away.
@@ -188,11 +192,20 @@ def sweep(  # noqa: PLR0913 - what is not about the saga has defaults, and is na
     `told` is now and then told how many states there were so far. With `first_only`, the first history that
     goes wrong is the last.
     """
+    # A history is followed by recursion, a few frames deep for each of its actions.
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), _FRAMES * bounds.most_steps))
     world = RememberingWorld(mode, protections)
     try:
-        return _Sweep(world, saga, bounds, told, first_only=first_only).run()
+        return _Sweep(world, saga, bounds, told, first_only=first_only).run(rules or Rules())
     finally:
         world.close()
+
+
+def _spent(left: Left, strike: Action) -> Left | None:
+    """What may still go wrong after a strike of the broker's; None if it may not strike so."""
+    if strike.verb is Verb.LOSES:
+        return left._replace(losses=left.losses - 1) if left.losses else None
+    return left._replace(repeats=left.repeats - 1) if left.repeats else None
 
 
 class _Sweep:
@@ -218,9 +231,9 @@ class _Sweep:
             for row in wiring.reactions
         }
 
-    def run(self) -> Swept:
+    def run(self, rules: Rules) -> Swept:
         bounds, saga = self._bounds, self._saga
-        self._world.begin(simulated_plan(saga.scenario, Rules()))
+        self._world.begin(simulated_plan(saga.scenario, rules))
         left = Left(
             bounds.crashes, bounds.repeats, max(bounds.early, saga.early), max(bounds.losses, saga.losses)
         )
@@ -296,23 +309,27 @@ class _Sweep:
 
     def _struck(self, action: Action, before: Mapping[Place, int], left: Left) -> _Ahead:
         """What can come of the state that the world is in, and of what may happen to records just told."""
-        strikes = list(self._strikes(action, before, left))
-        if not strikes:
+        return self._strike_on(list(self._strikes(action, before, left)), left)
+
+    def _strike_on(self, strikes: Sequence[Action], left: Left) -> _Ahead:
+        """What can come of none, one or several of these; losses are first, and none is done twice."""
+        possible = [index for index, strike in enumerate(strikes) if _spent(left, strike) is not None]
+        if not possible:
             return self._follow(left)
         here = self._world.snapshot()
         ahead = _Ahead()
         ahead.add(self._follow(left))
-        for strike, after in strikes:
+        for index in possible:
+            strike, after = strikes[index], _spent(left, strikes[index])
             self._world.put_back(here)
-            if self._world.do(strike):
+            # What is lost by now can't be repeated.
+            if after is not None and self._world.do(strike):
                 self._path.append(strike)
-                ahead.add(self._follow(after), strike)
+                ahead.add(self._strike_on(strikes[index + 1 :], after), strike)
                 self._path.pop()
         return ahead
 
-    def _strikes(
-        self, action: Action, before: Mapping[Place, int], left: Left
-    ) -> Iterator[tuple[Action, Left]]:
+    def _strikes(self, action: Action, before: Mapping[Place, int], left: Left) -> Iterator[Action]:
         """What the broker may do to records right after an action.
 
         Whatever else it could do later would be the same as if it had done it here, or after an action in
@@ -331,11 +348,11 @@ class _Sweep:
             touchable = self._world.touchable()
             for name in fresh:
                 if name in touchable:
-                    yield Action(BROKER, Verb.LOSES, (name,)), left._replace(losses=left.losses - 1)
+                    yield Action(BROKER, Verb.LOSES, (name,))
         if left.repeats:
             there = dict.fromkeys(one.name for place in grown for one in logs[place] if not one.lost)
             for name in there:
-                yield Action(BROKER, Verb.REPEATS, (name,)), left._replace(repeats=left.repeats - 1)
+                yield Action(BROKER, Verb.REPEATS, (name,))
 
     def _edges(self, left: Left) -> Iterator[_Edge]:
         """All that may happen next: first with nothing going wrong."""

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, wait
 from functools import partial
-from multiprocessing import get_context
 from multiprocessing.queues import SimpleQueue
 from typing import Final, NamedTuple
 
@@ -15,9 +14,9 @@ from compare.checks import Verdict
 from compare.console import PlainConsole
 from compare.lab import MODES
 from compare.progress import progress_bar
-from compare.simulation.campaign import quiet_logs
 from compare.simulation.files import check_writable, write_document
 from compare.simulation.options import add_without, add_workers, number
+from compare.simulation.pools import CONTEXT, pool, quiet_logs
 from compare.simulation.protections import Protection
 from compare.simulation.sagas import SAGAS
 from compare.simulation.sweep import MOST_STATES, MOST_STEPS, Bounds, Swept, sweep
@@ -50,7 +49,7 @@ def add_sweep(commands: argparse._SubParsersAction[Parser], code_of: Callable[[V
         "sweep",
         help="go through all histories of some small sagas: every order of events, crashes at every boundary",
         description="All of it, not a sample: each saga in each order in which its records can come, with a "
-        "crash at every boundary of everything that a service does, and each record delivered once more. "
+        "crash at every boundary of every record, request and deadline that a service handles. "
         "Every end is judged.",
         epilog="exit codes: 0 all converged, 1 not all, 2 not exhausted, 64 usage, 130 interrupted.",
     )
@@ -123,19 +122,12 @@ def sweep_parts(parts: Sequence[Part], workers: int, told: Told = lambda _, __: 
     """Sweep each, in so many processes, and return what came of them in the same order."""
     if workers == 1 or len(parts) == 1:
         return [_sweep(part, partial(told, str(part))) for part in parts]
-    context = get_context("spawn")
-    queue: SimpleQueue[tuple[str, int]] = context.SimpleQueue()
-    with ProcessPoolExecutor(
-        min(workers, len(parts)), mp_context=context, initializer=_begin, initargs=(queue,)
-    ) as pool:
-        futures = [pool.submit(_work, part) for part in parts]
-        try:
-            for part, states in _progress(futures, queue):
-                told(part, states)
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    queue: SimpleQueue[tuple[str, int]] = CONTEXT.SimpleQueue()
+    with pool(min(workers, len(parts)), _begin, (queue,)) as executor:
+        futures = [executor.submit(_work, part) for part in parts]
+        for part, states in _progress(futures, queue):
+            told(part, states)
+        return [future.result() for future in futures]
 
 
 def _progress(

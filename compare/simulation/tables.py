@@ -10,21 +10,25 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
+from msgspec.msgpack import Decoder
 from sqlalchemy import Connection, Table, delete
 
+from common.envelope import Outgoing
 from common.store.database import Database
 from common.store.schema import COUNTERS, HISTORY, OUTBOX
+from compare.simulation.broker import telling
 
 Image = bytes
 
 START: Final = datetime(2026, 1, 1, tzinfo=UTC)
 """When every history begins."""
-GRAIN_S: Final = 0.01
+GRAIN: Final = timedelta(milliseconds=10)
 """Moments nearer to each other than this are taken for the same when states are compared."""
 
+_PARCEL: Final = Decoder(list[Outgoing])
 _UNTOLD: Final = frozenset({"created_at", "updated_at", "received_at", "at", "sequence"})
 """Columns that tell when something was, or count it; nothing that comes later depends on them."""
 _DUE: Final = "due_at"
@@ -82,7 +86,8 @@ class MemoryDatabase(Database):
 
     def _rows(self, table: Table) -> list[tuple[Any, ...]]:
         if table is OUTBOX:
-            return [(one[0], one[1]) for one in self._find("SELECT sequence, length(content) FROM outbox")]
+            parcels = self._find("SELECT sequence, content FROM outbox ORDER BY sequence")
+            return [(number, *map(telling, _PARCEL.decode(content))) for number, content in parcels]
         if table is COUNTERS:
             return self._find("SELECT total FROM counters WHERE name = ?", _DEAD_LETTERS)
         columns = [one.name for one in table.columns if one.name not in _UNTOLD]
@@ -113,4 +118,9 @@ def _grain(due_at: str | None) -> int | None:
     """A time as a number of grains since the beginning."""
     if due_at is None:
         return None
-    return int((datetime.fromisoformat(due_at) - START).total_seconds() / GRAIN_S)
+    return grains(datetime.fromisoformat(due_at))
+
+
+def grains(moment: datetime) -> int:
+    """How many grains there are from the beginning to a moment."""
+    return (moment - START) // GRAIN

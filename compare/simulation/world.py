@@ -46,14 +46,14 @@ from compare.simulation.actions import (
     Mishap,
     Verb,
 )
-from compare.simulation.broker import Place, SimulatedBroker, Stored
+from compare.simulation.broker import Place, SimulatedBroker, Stored, telling
 from compare.simulation.hook import DiedError, Hook
 from compare.simulation.locks import RowLocks, WouldWaitError, locking
 from compare.simulation.memories import known_to, memory_of, remember
 from compare.simulation.protections import Protection, without
 from compare.simulation.scripted import UNSCRIPTED, Left, Script
 from compare.simulation.situation import Situation, Snapshot
-from compare.simulation.tables import GRAIN_S, START, MemoryDatabase
+from compare.simulation.tables import START, MemoryDatabase, grains
 
 PARTITIONS: Final = 2
 
@@ -107,6 +107,8 @@ class World:
         self._orders = {order.number: order for order in plan.orders}
         self._numbers = {order.command.order_id: order.number for order in plan.orders}
         self.now_is = Situation(START, SimulatedBroker())
+        self.doing: Action | None = None
+        """What was done last, or tried; if a service breaks, that is why."""
         self.now_is.broker.create_topics(self.mode.all_topics, PARTITIONS)
         script.begin(lambda: self.now_is.now)
         self.cores: dict[str, Core] = {}
@@ -218,6 +220,7 @@ class World:
 
     def do(self, action: Action) -> bool:
         """Have something happen; whether it could, for otherwise nothing has changed."""
+        self.doing = action
         if action.verb in OF_SERVICES and action.actor not in self.names:
             return False
         happens = {
@@ -300,8 +303,15 @@ class World:
         early = Protection.COMMIT_ORDER in self.taken_away
         if early:
             self._commit(name, batch)
-        core, told = self.cores[name], list[Outgoing]()
-        self._hook.arm(action.mishap, (lambda: told.extend(self._second(name, beside))) if beside else None)
+        core, told, second = self.cores[name], list[Outgoing](), list[bool]()
+
+        def meanwhile() -> None:
+            outgoing = self._second(name, beside)
+            if outgoing is not None:
+                second.append(True)
+                told.extend(outgoing)
+
+        self._hook.arm(action.mishap, meanwhile if beside else None)
         self._forget_inbox(name)
         self.script.taken(name)
         try:
@@ -317,22 +327,27 @@ class World:
             return True
         finally:
             self._locks.release()
-        if action.mishap in {Mishap.FAILS, Mishap.FAILS_FOR_GOOD}:
-            self._strike(action, Boundary.DECIDED)
-        self._hook.error = None
+        self._note_failures(action)
         self._finish(name, [*told, *outgoing], action, () if early else batch)
-        if told:
+        if second:
             self._commit(name, beside)
         return True
 
-    def _second(self, name: str, batch: Sequence[Stored]) -> list[Outgoing]:
-        """What another instance does meanwhile; nothing, if it has to wait."""
-        other = self._core(name, Probe())
+    def _note_failures(self, action: Action) -> None:
+        """Note the orders at which the decider has failed, if it has."""
+        kind = _KINDS.get(action.mishap) if action.mishap else None
+        for order_id in dict.fromkeys(self._hook.failed):
+            self._add_strike(kind or Fault.ERROR, action.actor, Boundary.DECIDED, order_id)
+        self._hook.error = None
+
+    def _second(self, name: str, batch: Sequence[Stored]) -> list[Outgoing] | None:
+        """What another instance does meanwhile; None, if it has to wait."""
+        other = self._core(name, self._hook)
         self._locks.nested = True
         try:
             return other.process(batch, self._clock(name))
         except WouldWaitError:
-            return []
+            return None
         finally:
             self._locks.nested = False
 
@@ -345,8 +360,7 @@ class World:
             return True
         self._hook.arm(action.mishap)
         outgoing = self.cores[name].wake(range(PARTITIONS), self._clock(name))
-        if action.mishap in {Mishap.FAILS, Mishap.FAILS_FOR_GOOD}:
-            self._strike(action, Boundary.DECIDED)
+        self._note_failures(action)
         self._finish(name, outgoing, action)
         return True
 
@@ -466,10 +480,10 @@ class World:
             name = f"{kind}({number})" + (f"~{attempt}" if attempt != "1" else "")
             partition = record.partition
             if Protection.KEY_ORDERING in self.taken_away:
-                partition = partition_of(f"{record.id}~{attempt}".encode(), PARTITIONS)
+                partition = partition_of(telling(record).encode(), PARTITIONS)
             if record.topic.endswith(DEAD_LETTERS):
                 name = f"dead {name}"
-            self.now_is.broker.append(record, partition, name=name, id_=f"{record.id}~{attempt}")
+            self.now_is.broker.append(record, partition, name=name, id_=telling(record))
             if kind in _ENDS and number:
                 self.now_is.ended.setdefault(number, self.now_is.now)
                 self.script.ends((record.key or b"").decode())
@@ -591,7 +605,7 @@ class World:
             self.now_is.ended.get(number) for number, one in self._orders.items() if one.spec.name == after
         ]
         known = [end for end in ends if end is not None]
-        return max(known) if len(known) == len(ends) else None
+        return max(known, default=START) if len(known) == len(ends) else None
 
     # What is known of it.
 
@@ -674,14 +688,14 @@ class World:
             logs,
             sorted(now.broker.committed.items()),
             sorted(now.down),
-            [(name, [one.id for one in left]) for name, left in sorted(now.stalled.items())],
+            [(name, [*map(telling, left)]) for name, left in sorted(now.stalled.items())],
             sorted(now.asked),
             [(one.order_id, one.what, one.accepted) for one in now.requested],
             sorted((one.kind, one.order_id or "", one.record_id or "") for one in now.strikes),
             sorted(key for key, times in now.handled.items() if times > 1),
-            int((now.now - START).total_seconds() / GRAIN_S),
+            grains(now.now),
             now.early,
-            self.script.known(lambda moment: int((moment - START).total_seconds() / GRAIN_S)),
+            self.script.known(grains),
         )
         return blake2b(repr(known).encode(), digest_size=16).digest()
 

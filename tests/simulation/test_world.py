@@ -174,7 +174,7 @@ def test_a_service_that_breaks_is_found() -> None:
     world = world_of("choreographed", ())
     history = drive(world, simulated_plan(orders(100), Rules()), Breaking())
     assert Anomaly.BROKEN in history.anomalies
-    assert "then, a service breaks: RuntimeError: no such table: payments" in history.faults
+    assert "a service breaks: RuntimeError: no such table: payments" in history.faults
 
 
 @both_modes
