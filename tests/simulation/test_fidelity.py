@@ -130,7 +130,7 @@ def stories(scenario: Scenario, recording: Recording) -> Iterator[tuple[str, Seq
             ]
             for service in recording.counts
         }
-        end = order.model_dump(exclude={"placed_ms", "order_id"})
+        end = order.model_dump(exclude={"placed_ms", "order_id", "number"})
         letters = [
             (one.type, one.reason, one.service)
             for one in recording.dead_letters
