@@ -105,7 +105,7 @@ def _cannot_run(text: str) -> NoReturn:
 @pytest.fixture(autouse=True)
 def own_log_levels() -> Iterator[None]:
     """Take back what a command that runs in this process makes of the loggers' levels."""
-    loggers = [logging.getLogger(name) for name in (None, "aiokafka", "common.batch")]
+    loggers = [logging.getLogger(name) for name in (None, "aiokafka", "common", "common.batch")]
     levels = [logger.level for logger in loggers]
     yield
     for logger, level in zip(loggers, levels, strict=True):
