@@ -13,7 +13,6 @@ import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from io import TextIOWrapper
-from pathlib import Path
 from typing import Any, Final
 
 from pydantic import BaseModel
@@ -28,6 +27,7 @@ from compare.bench.document import BenchDocument
 from compare.checks import Verdict, verdict_of
 from compare.console import PlainConsole
 from compare.dlq_command import add_dlq
+from compare.files import check_writable, write_document
 from compare.lab import EMBEDDED, MODES, Lab, open_broker
 from compare.processes import Processes
 from compare.progress import progress_bar
@@ -188,16 +188,14 @@ def _run(arguments: argparse.Namespace) -> int:
     _check_order(arguments.order, scenarios)
     # With the document on standard output, people read the report on the other channel.
     report = Report(PlainConsole(stderr=arguments.json == "-"), verbose=arguments.verbose)
-    if arguments.json is not None:
-        _check_writable(arguments.json)
+    check_writable("--json", arguments.json)
     # Not as the coroutine's result: Python 3.11 would write out all of it, unseen, when its loop is closed.
     documents: list[ResultDocument] = []
     asyncio.run(_replay_all(arguments, scenarios, settings, report, documents))
     (document,) = documents
     if len(document.scenarios) > 1:
         report.overview(document)
-    if arguments.json is not None:
-        _write_json(document, arguments.json)
+    write_document("--json", arguments.json, document)
     return EXIT_CODES[document.verdict]
 
 
@@ -244,27 +242,6 @@ async def _replay_all(
             scenarios=tuple(results),
         )
     )
-
-
-def _check_writable(target: str) -> None:
-    """Say before the run, not after it, that its result can't be kept."""
-    path = Path(target)
-    place = path if path.exists() else path.parent
-    if target != "-" and (path.is_dir() or not os.access(place, os.W_OK)):
-        message = f"--json {target}: can't be written there."
-        raise ConfigurationError(message)
-
-
-def _write_json(document: ResultDocument, target: str) -> None:
-    text = document.model_dump_json(indent=2) + "\n"
-    if target == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as error:
-        message = f"--json {target}: can't be written: {error.strerror}."
-        raise ConfigurationError(message) from error
 
 
 def _schema(arguments: argparse.Namespace) -> int:

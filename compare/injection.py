@@ -7,19 +7,20 @@ fault's step until its nth has come. Every strike is noted, so that the report c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from time import monotonic
 from typing import NamedTuple
 
-from common.envelope import Cause
+from common.envelope import Cause, Outgoing
 from common.errors import BrokerError, PermanentError, TransientError
 from common.messages import Message
 from common.probe import Boundary, Probe
 from common.wiring import Mode
 from compare.aim import Target, aim, not_applicable
 from compare.faults import AT_A_BOUNDARY, IN_THE_DECIDER, ON_THE_WIRE, Fault
+from compare.recording import Strike
 from compare.scenario import Scenario
 
 Clock = Callable[[], float]
@@ -140,6 +141,16 @@ class Injection:
         self.struck.append(struck)
         return struck
 
+    def strike_on_wire(self, service: str, record: Outgoing) -> Iterator[Struck]:
+        """Strike a record between its producer and the broker, as often as faults want it."""
+        headers = dict(record.headers)
+        kind, order_id = headers.get("ce_type", b"").decode(), (record.key or b"").decode()
+        for target in self.on_the_wire():
+            if kind in target.records and self.is_nth(target, order_id, kind) and self.strikes_again(target):
+                struck = self.strike(target, service=service, boundary=None, order_id=order_id)
+                struck.record_id, struck.record_type = headers["ce_id"].decode(), kind
+                yield struck
+
     def strikes_again(self, target: Target) -> bool:
         """Whether the fault strikes once more."""
         return target.spec.strikes_again(sum(one.target.index == target.index for one in self.struck))
@@ -211,3 +222,35 @@ class _LabProbe(Probe):
     def _hits(self, target: Target, command: Message) -> bool:
         kind = type(command)
         return kind in target.commands and self._injection.is_nth(target, command.order_id, kind.__name__)
+
+
+def strikes_of(found: Sequence[Struck], start: float) -> tuple[Strike, ...]:
+    """What has struck, for the recording; `start` is when the first order was placed, in the same clock."""
+    return tuple(
+        Strike(
+            fault=struck.target.index,
+            kind=struck.target.spec.fault,
+            service=struck.service,
+            boundary=struck.boundary,
+            order_id=struck.order_id,
+            record_id=struck.record_id,
+            record_type=struck.record_type,
+            # What has been so from the beginning began before the first order.
+            at_ms=max(0.0, ms(struck.at - start)),
+            over_ms=None if struck.over is None else ms(struck.over - start),
+        )
+        for struck in found
+    )
+
+
+def never_struck(scenario: Scenario, found: Sequence[Struck]) -> Iterator[str]:
+    """What the scenario wants to go wrong and didn't: it has tested less than it seems."""
+    struck = {one.target.index for one in found}
+    for index, spec in enumerate(scenario.faults):
+        if index not in struck:
+            yield f"fault {index + 1} ({spec.fault} at {spec.step}) never struck: no such record came"
+
+
+def ms(seconds: float) -> float:
+    """Seconds as milliseconds, to the microsecond."""
+    return round(seconds * 1000, 3)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from decimal import Decimal
@@ -32,10 +32,10 @@ from common.wiring import Mode
 from compare.engine import Engine, MakeEngine, Outage, Surroundings
 from compare.evidence import Happened, gather_evidence
 from compare.faults import Fault
-from compare.injection import Struck
+from compare.injection import ms, never_struck, strikes_of
 from compare.observer import Observer
 from compare.plan import PlacedOrder, Plan
-from compare.recording import Recording, Requested, Strike
+from compare.recording import Recording, Requested
 from compare.services import Services
 
 _LONGEST_WAIT_S: Final = 0.1
@@ -80,9 +80,9 @@ async def replay(  # noqa: PLR0913, PLR0917 - half of them have defaults
                     unfinished=unfinished,
                     wall_s=monotonic() - start,
                     counts=_since(before, _counted(engine.cores())),
-                    strikes=_strikes(engine.struck, start),
+                    strikes=strikes_of(engine.struck, start),
                     requested=_requested(lab.asked, start),
-                    not_applicable=(*engine.not_applicable, *_never_struck(plan_, engine.struck)),
+                    not_applicable=(*engine.not_applicable, *never_struck(plan_.scenario, engine.struck)),
                 )
                 return gather_evidence(plan_, engine.cores(), observer.records, link.prefix, happened)
             finally:
@@ -103,41 +103,11 @@ def _since(before: Mapping[str, Counter[str]], now: Mapping[str, Counter[str]]) 
     return {name: dict(total - before[name]) for name, total in now.items()}
 
 
-def _strikes(found: Sequence[Struck], start: float) -> tuple[Strike, ...]:
-    return tuple(
-        Strike(
-            fault=struck.target.index,
-            kind=struck.target.spec.fault,
-            service=struck.service,
-            boundary=struck.boundary,
-            order_id=struck.order_id,
-            record_id=struck.record_id,
-            record_type=struck.record_type,
-            # What has been so from the beginning began before the first order.
-            at_ms=max(0.0, _ms(struck.at - start)),
-            over_ms=None if struck.over is None else _ms(struck.over - start),
-        )
-        for struck in found
-    )
-
-
-def _never_struck(plan_: Plan, found: Sequence[Struck]) -> Iterator[str]:
-    """What the scenario wants to go wrong and didn't: it has tested less than it seems."""
-    struck = {one.target.index for one in found}
-    for index, spec in enumerate(plan_.scenario.faults):
-        if index not in struck:
-            yield f"fault {index + 1} ({spec.fault} at {spec.step}) never struck: no such record came"
-
-
 def _requested(asked: Sequence[_Asked], start: float) -> tuple[Requested, ...]:
     return tuple(
-        Requested(order_id=one.order_id, what=one.what, accepted=one.accepted, at_ms=_ms(one.at - start))
+        Requested(order_id=one.order_id, what=one.what, accepted=one.accepted, at_ms=ms(one.at - start))
         for one in asked
     )
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
 
 
 @asynccontextmanager

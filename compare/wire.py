@@ -45,7 +45,6 @@ class Wire:
 
     def __init__(self, injection: Injection, publisher: Publisher, ends: Ends) -> None:
         self._injection = injection
-        self._targets = injection.on_the_wire()
         self._publisher = publisher
         self._ends = ends
         self._treated: dict[tuple[str, str], tuple[Outgoing, ...]] = {}
@@ -89,18 +88,10 @@ class Wire:
         if record.topic.endswith(DEAD_LETTERS):
             return (record,)
         treated: tuple[Outgoing, ...] = (record,)
-        kind, order_id = headers.get("ce_type", b"").decode(), (record.key or b"").decode()
+        kind = headers.get("ce_type", b"").decode()
         self._let_pass(kind, record)
-        for target in self._targets:
-            if (
-                kind in target.records
-                and self._injection.is_nth(target, order_id, kind)
-                and self._injection.strikes_again(target)
-            ):
-                struck = self._injection.strike(target, service=service, boundary=None, order_id=order_id)
-                struck.record_id, struck.record_type = headers["ce_id"].decode(), kind
-                treated = self._strike(struck, record, kind)
-                self._treated[known] = treated
+        for struck in self._injection.strike_on_wire(service, record):
+            treated = self._treated[known] = self._strike(struck, record, kind)
         return treated
 
     def _strike(self, struck: Struck, record: Outgoing, kind: str) -> tuple[Outgoing, ...]:

@@ -16,12 +16,12 @@ from common.command_line import Parser
 from common.settings import load_settings
 from compare.checks import Verdict
 from compare.console import PlainConsole
+from compare.files import check_writable, write_document
 from compare.lab import MODES
 from compare.progress import progress_bar
 from compare.recording import Frozen
 from compare.signs import Pen
 from compare.simulation.ablation import Ablated, Effort, Smallest, ablate
-from compare.simulation.files import check_writable, write_document
 from compare.simulation.options import add_without, add_workers, number
 from compare.simulation.pools import quiet_logs
 from compare.simulation.protections import MEANINGS, Protection

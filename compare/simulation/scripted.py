@@ -23,7 +23,15 @@ from common.messages import Message
 from common.probe import Boundary, Probe
 from common.wiring import DEAD_LETTERS, Mode
 from compare.faults import Fault
-from compare.injection import CrashError, Image, Injection, StandsStillError, Struck
+from compare.injection import (
+    CrashError,
+    Image,
+    Injection,
+    StandsStillError,
+    Struck,
+    never_struck,
+    strikes_of,
+)
 from compare.plan import Plan
 from compare.recording import Strike
 from compare.simulation.actions import Action
@@ -217,7 +225,6 @@ class Scripted(Script):
         names = {order.command.order_id: order.spec.name for order in plan.orders}
         self._now: Callable[[], datetime] = lambda: START
         self._injection = Injection(plan.scenario, mode, names, self._seconds)
-        self._wire = self._injection.on_the_wire()
         self._deliveries = plan.scenario.deliveries
         self._plan = plan
         self._state = _State()
@@ -360,18 +367,10 @@ class Scripted(Script):
         if record.topic.endswith(DEAD_LETTERS):
             return (record,)
         treated: tuple[Outgoing, ...] = (record,)
-        kind, order_id = headers.get("ce_type", b"").decode(), (record.key or b"").decode()
+        kind = headers.get("ce_type", b"").decode()
         self._let_pass(kind, record)
-        for target in self._wire:
-            if (
-                kind in target.records
-                and self._injection.is_nth(target, order_id, kind)
-                and self._injection.strikes_again(target)
-            ):
-                struck = self._injection.strike(target, service=service, boundary=None, order_id=order_id)
-                struck.record_id, struck.record_type = headers["ce_id"].decode(), kind
-                treated = self._strike(struck, record, kind)
-                self._state.treated[known] = treated
+        for struck in self._injection.strike_on_wire(service, record):
+            treated = self._state.treated[known] = self._strike(struck, record, kind)
         return treated
 
     def _strike(self, struck: Struck, record: Outgoing, kind: str) -> tuple[Outgoing, ...]:
@@ -505,34 +504,13 @@ class Scripted(Script):
 
     def strikes(self, first: datetime) -> tuple[Strike, ...]:
         """What has struck, since the first order was placed."""
-        since = (first - START).total_seconds()
-        return tuple(
-            Strike(
-                fault=struck.target.index,
-                kind=struck.target.spec.fault,
-                service=struck.service,
-                boundary=struck.boundary,
-                order_id=struck.order_id,
-                record_id=struck.record_id,
-                record_type=struck.record_type,
-                at_ms=max(0.0, _ms(struck.at - since)),
-                over_ms=None if struck.over is None else _ms(struck.over - since),
-            )
-            for struck in self._injection.struck
-        )
+        return strikes_of(self._injection.struck, (first - START).total_seconds())
 
     @property
     def not_applicable(self) -> tuple[str, ...]:
         """The faults that have no counterpart in this mode, or have not struck."""
-        struck = {one.target.index for one in self._injection.struck}
-        return (
-            *self._injection.not_applicable,
-            *(
-                f"fault {index + 1} ({spec.fault} at {spec.step}) never struck: no such record came"
-                for index, spec in enumerate(self._plan.scenario.faults)
-                if index not in struck
-            ),
-        )
+        never = never_struck(self._plan.scenario, self._injection.struck)
+        return (*self._injection.not_applicable, *never)
 
     def image(self) -> object:
         """This moment of it."""
@@ -571,10 +549,6 @@ class Scripted(Script):
 
 def _known(left: Left, grain: Callable[[datetime], int]) -> object:
     return [one.id for one in left.outgoing], left.published, left.told, grain(left.until)
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1000, 3)
 
 
 class _Both(Probe):

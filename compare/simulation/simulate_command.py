@@ -18,6 +18,7 @@ from common.errors import ConfigurationError
 from common.settings import load_settings
 from compare.checks import Verdict, verdict_of
 from compare.console import PlainConsole
+from compare.files import check_writable, write_document, writing
 from compare.lab import MODES
 from compare.metrics import measure
 from compare.progress import progress_bar
@@ -31,7 +32,6 @@ from compare.simulation.campaign import Draw, Failure, Tally, history_of, simula
 from compare.simulation.document import SimulationDocument, simulation_document
 from compare.simulation.drive import History, Schedule, drive, simulated_plan
 from compare.simulation.export import as_scenario, write_scenario
-from compare.simulation.files import check_writable, write_document, writing
 from compare.simulation.options import add_without, add_workers, number
 from compare.simulation.pools import quiet_logs
 from compare.simulation.protections import Protection

@@ -12,9 +12,9 @@ from typing import Final, NamedTuple
 from common.command_line import Parser
 from compare.checks import Verdict
 from compare.console import PlainConsole
+from compare.files import check_writable, write_document
 from compare.lab import MODES
 from compare.progress import progress_bar
-from compare.simulation.files import check_writable, write_document
 from compare.simulation.options import add_without, add_workers, number
 from compare.simulation.pools import CONTEXT, pool, quiet_logs
 from compare.simulation.protections import Protection
