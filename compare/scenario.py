@@ -242,6 +242,10 @@ class Scenario(_Model):
     """How patient the services are."""
     schedule: tuple[Annotated[str, AfterValidator(_action)], ...] = ()
     """What happens, in this order, where the lab can choose: in a simulation. Elsewhere it says nothing."""
+    own_faults: Annotated[int, Field(ge=0), BeforeValidator(_whole)] = 0
+    """How many of the faults, the first ones, strike by themselves in a simulation that follows the schedule.
+
+    The others say for a replay what the schedule says for a simulation."""
 
     @model_validator(mode="after")
     def _names_fit(self) -> Scenario:
@@ -264,6 +268,14 @@ class Scenario(_Model):
                 f"{MAX_ORDERS} at most, repeated deliveries counted"
             )
             raise _misfit(problem, "orders")
+        return self
+
+    @model_validator(mode="after")
+    def _own_faults_fit(self) -> Scenario:
+        if self.own_faults > len(self.faults):
+            raise _misfit(f"there are {len(self.faults)} `faults`", "own_faults")
+        if self.own_faults and not self.schedule:
+            raise _misfit("without a `schedule`, all faults strike by themselves; leave it out", "own_faults")
         return self
 
     @property

@@ -46,6 +46,20 @@ _TAKEN_UP: Final[dict[str, OrderStatus]] = {
 """By type of what may happen to an order more than once: the status in which it is news again.
 
 An operator can have a failed compensation tried again, and it can fail again."""
+_BEHIND: Final = frozenset(
+    kind.__name__
+    for kind in (
+        InventoryReleased,
+        PaymentRefunded,
+        OrderCompleted,
+        OrderFailed,
+        OrderCompensationFailed,
+        SagaCompleted,
+        SagaFailed,
+        SagaCompensationFailed,
+    )
+)
+"""What comes last among what a service tells in one transaction."""
 ANY_REASON: Final = "(can't be read)"
 """The reason in a record of which only the headers could be read."""
 
@@ -84,7 +98,7 @@ def account_of_records(scenario: Scenario, recording: Recording) -> Account:
 def _lost(recording: Recording) -> dict[str, list[tuple[str, Strike]]]:
     """By order: the messages, by their ids, that a fault has kept from the broker, each time that it has."""
     lost: dict[str, list[tuple[str, Strike]]] = defaultdict(list)
-    for strike in sorted(recording.strikes, key=lambda one: one.at_ms):
+    for strike in sorted(recording.strikes, key=lambda one: _moment(one.at_ms, one.record_type)):
         if strike.kind == Fault.LOSE and strike.order_id is not None and strike.record_id is not None:
             lost[strike.order_id].append((strike.record_id, strike))
     return lost
@@ -101,8 +115,8 @@ def _words(
     times = {record.id: record.at_ms for record in reversed(records)}
     waiting, heard, told = [*lost], set[str](), set[tuple[str, int]]()
 
-    def until(at_ms: float) -> Iterator[_Word]:
-        while waiting and waiting[0][1].at_ms - placed_ms <= at_ms:
+    def until(moment: tuple[float, bool]) -> Iterator[_Word]:
+        while waiting and _moment(waiting[0][1].at_ms - placed_ms, waiting[0][1].record_type) < moment:
             message, strike = waiting.pop(0)
             kind, again = strike.record_type or "", message in heard
             heard.add(message)
@@ -110,7 +124,7 @@ def _words(
                 yield _Word(kind, readable.get(message), strike.at_ms, strike.at_ms, again=again)
 
     for record in records:
-        yield from until(record.at_ms)
+        yield from until(_moment(record.at_ms, record.type))
         # What is told again is news to an inbox, be it that an earlier telling comes later.
         asked_again = (record.id, record.attempt) not in told
         told.add((record.id, record.attempt))
@@ -120,7 +134,15 @@ def _words(
             cause_ms = min(record.at_ms, times.get(record.causation_id, record.at_ms))
             body = readable.get(record.id)
             yield _Word(record.type, body, record.at_ms, cause_ms, record.cause, again)
-    yield from until(math.inf)
+    yield from until((math.inf, True))
+
+
+def _moment(at_ms: float, kind: str | None) -> tuple[float, bool]:
+    """When something was told, and whether it comes behind others of its transaction.
+
+    An undo comes behind what it undoes, and an end behind what leads to it.
+    """
+    return at_ms, kind in _BEHIND
 
 
 def _standing(blank: Standing, words: Iterable[_Word]) -> Standing:

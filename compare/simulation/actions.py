@@ -46,7 +46,7 @@ class Verb(StrEnum):
 
 
 class Mishap(StrEnum):
-    """What happens to a service while it takes records, wakes, or takes a request."""
+    """What happens to a service while it takes records, wakes, starts, or takes a request."""
 
     DIES_BEFORE = "dies before"
     DIES_DECIDED = "dies decided"

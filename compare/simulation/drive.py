@@ -21,7 +21,7 @@ from compare.recording import OrderEnd, Recording
 from compare.scenario import Ending, ExpectedOrder, Scenario
 from compare.simulation.actions import Action
 from compare.simulation.protections import Protection
-from compare.simulation.scripted import UNSCRIPTED, Script
+from compare.simulation.scripted import script_of
 from compare.simulation.world import World
 
 MOST_STEPS: Final = 2_000
@@ -129,11 +129,9 @@ def _order_id(number: int) -> str:
     return f"019b7600-0000-7000-8000-{number:012x}"
 
 
-def drive(
-    world: World, plan_: Plan, policy: Policy, *, script: Script = UNSCRIPTED, most_steps: int = MOST_STEPS
-) -> History:
-    """Let one history happen."""
-    world.begin(plan_, script)
+def drive(world: World, plan_: Plan, policy: Policy, *, most_steps: int = MOST_STEPS) -> History:
+    """Let one history happen; what the scenario says goes wrong does so by itself, whatever the policy."""
+    world.begin(plan_, script_of(plan_, world.mode))
     return go_on(world, policy, most_steps=most_steps)
 
 

@@ -1,9 +1,10 @@
 """A simulated history as a scenario file: what happened to its orders, as faults and as a schedule.
 
-The schedule is the history itself, for the simulation, which follows it and does not look at the faults
-then. The faults are for a replay, in which nobody chooses the order of events: of the mishaps, those that a
-scenario file has words for. These have none: to die half-way through publishing, or while taking a request or
-waking, and anything that hits the second or a later attempt of a message, but not the first.
+The schedule is the history itself, for the simulation, which follows it and looks at no faults then but
+those that the scenario had before. The others are for a replay, in which nobody chooses the order of events:
+of the mishaps, those that a scenario file has words for. These have none: to die half-way through publishing,
+or while starting, waking or taking a request, and anything that hits the second or a later attempt of a
+message, but not the first.
 """
 
 from __future__ import annotations
@@ -75,6 +76,7 @@ def as_scenario(history: History, name: str, description: str, others: Sequence[
         faults=faults,
         recovery=_recovery(history.scenario, patient=not faults),
         schedule=tuple(map(str, history.actions)),
+        own_faults=len(history.scenario.faults) if history.actions else 0,
     )
 
 

@@ -30,7 +30,7 @@ from common.store.schema import HISTORY, INBOX, OUTBOX
 from common.wiring import Mode, Wiring
 from compare.faults import AT_A_BOUNDARY
 from compare.plan import Plan
-from compare.simulation.actions import Action
+from compare.simulation.actions import Action, Mishap
 from compare.simulation.broker import Stored, telling
 from compare.simulation.hook import DiedError, Hook
 from compare.simulation.memories import known_to, memory_of, remember
@@ -352,11 +352,11 @@ class RememberingWorld(World):
         self._remembering[name].renew()
         return cast("Core", self._remembering[name])
 
-    def _boot(self, name: str) -> None:
+    def _boot(self, name: str, mishap: Mishap | None = None) -> bool:
         if name in self._remembering and Protection.OUTBOX in self.taken_away:
             self._remembering[name].forget(OUTBOX)
             _ = self._remembering[name].database  # from which nothing is left to be removed
-        super()._boot(name)
+        return super()._boot(name, mishap)
 
     def _forget_inbox(self, name: str) -> None:
         if Protection.INBOX in self.taken_away:

@@ -551,6 +551,17 @@ def _known(left: Left, grain: Callable[[datetime], int]) -> object:
     return [one.id for one in left.outgoing], left.published, left.told, grain(left.until)
 
 
+def script_of(plan: Plan, mode: Mode) -> Script:
+    """What happens by itself in a mode: the scenario's faults, but for those that its schedule stands for."""
+    scenario = plan.scenario
+    if scenario.schedule:
+        own = scenario.faults[: scenario.own_faults]
+        plan = replace(plan, scenario=scenario.model_copy(update={"faults": own}))
+    if plan.scenario.faults or plan.scenario.deliveries > 1:
+        return Scripted(plan, mode)
+    return UNSCRIPTED
+
+
 class _Both(Probe):
     """Two probes, the first of which may keep the second from being asked."""
 

@@ -29,8 +29,6 @@ _PLAIN: Final = {"quantity": 1, "price": Decimal(100), "cancel": None, "retry_co
 
 Told = Callable[[int], None]
 """Is told how many histories have been tried."""
-Small = tuple[Scenario, tuple[Action, ...]]
-"""What a history is made from: the orders and stock, and the schedule."""
 
 
 class Shrunk(NamedTuple):
@@ -43,12 +41,14 @@ class Shrunk(NamedTuple):
 def shrink(world: World, history: History, told: Told = lambda _tries: None) -> Shrunk:
     """The smallest history found that has one of the same anomalies.
 
-    Small is, in this order: few orders, few mishaps, few other actions in the schedule. The same history
+    Small is, in this order: few orders, few of the scenario's own faults, few mishaps, few other actions in
+    the schedule. The same history
     always shrinks to the same one.
     """
     search = _Search(world, history, told)
     while search.improved():
         search.leave_out_orders()
+        search.leave_out_faults()
         search.have_less_patience()
         search.leave_out_actions()
         search.make_actions_plainer()
@@ -71,7 +71,12 @@ class _Search:
 
     def improved(self) -> bool:
         """Whether there is anything smaller since this was last asked, and time to go on."""
-        size = (len(self.scenario.orders), *_weight(self.schedule), self._plainness())
+        size = (
+            len(self.scenario.orders),
+            len(self.scenario.faults) + self.scenario.deliveries,
+            *_weight(self.schedule),
+            self._plainness(),
+        )
         before, self._size = self._size, size
         return size != before and self._tries < MOST_TRIES
 
@@ -80,6 +85,14 @@ class _Search:
         for index in reversed(range(len(self.scenario.orders))):
             if len(self.scenario.orders) > 1:
                 self._try(*_without_order(self.scenario, self.schedule, index))
+
+    def leave_out_faults(self) -> None:
+        """Leave out one of the scenario's own faults after the other, and its repeated deliveries."""
+        for index in reversed(range(len(self.scenario.faults))):
+            faults = (*self.scenario.faults[:index], *self.scenario.faults[index + 1 :])
+            self._try(self.scenario.model_copy(update={"faults": faults}), self.schedule)
+        if self.scenario.deliveries > 1:
+            self._try(self.scenario.model_copy(update={"deliveries": 1}), self.schedule)
 
     def have_less_patience(self) -> None:
         """Have everything tried once only, so that a single mishap is enough to have it given up."""
@@ -204,7 +217,8 @@ def _without_order(
             left.append(replace(action, subjects=subjects, beside=beside))
     names = {spec.name for spec in orders}
     alone = tuple(spec if spec.after in names else spec.model_copy(update={"after": None}) for spec in orders)
-    return scenario.model_copy(update={"orders": alone}), tuple(left)
+    faults = tuple(fault for fault in scenario.faults if fault.order is None or fault.order in names)
+    return scenario.model_copy(update={"orders": alone, "faults": faults}), tuple(left)
 
 
 def _moved(names: Sequence[str], gone: range) -> tuple[str, ...]:

@@ -67,8 +67,8 @@ def add_simulate(commands: argparse._SubParsersAction[Parser], code_of: Callable
     )  # fmt: skip
     simulate_.add_argument(
         "--scenario", metavar="SCENARIO",
-        help="the orders and the stock of a built-in scenario or a scenario file, in place of drawn ones; if "
-        "it has a schedule, that is followed, once",
+        help="the orders, the stock and the faults of a built-in scenario or a scenario file, in place of "
+        "drawn orders; mishaps are drawn beside them. If it has a schedule, that is followed, once",
     )  # fmt: skip
     simulate_.add_argument("--mode", choices=["both", *MODES], default="both", help="in one mode only")
     add_without(simulate_, "take a protection away, to see what it prevents")
@@ -123,10 +123,14 @@ def run(arguments: argparse.Namespace) -> Verdict:
 
 
 def _heading(draw: Draw, runs: int, workers: int) -> str:
-    what = f"orders of {draw.scenario.name}" if draw.scenario else "drawn orders"
+    what = f"{_what_of(draw.scenario)} of {draw.scenario.name}" if draw.scenario else "drawn orders"
     without = f", without {' and '.join(draw.without)}" if draw.without else ""
     each = f"{runs:,} histories in each of {len(draw.modes)} modes"
     return f"Seed {draw.seed}: {each}, {what}{without}, {workers} workers."
+
+
+def _what_of(scenario: Scenario) -> str:
+    return "orders and faults" if scenario.faults else "orders"
 
 
 def _report(console: Console, document: SimulationDocument, tally: Tally) -> None:
@@ -189,6 +193,8 @@ def _should_be(draw: Draw, smallest: History, schedule: Sequence[Action]) -> lis
 def tell_schedule(console: Console, history: History, schedule: Sequence[Action]) -> None:
     """Say what makes a history what it is, and what is wrong with it."""
     console.print(f"The smallest such history, {history.mode}; all else happens in its turn:")
+    for fault in history.scenario.faults:
+        console.print(f"  ({fault.fault} of the scenario's own, wherever it strikes)")
     for action in schedule or ("(nothing out of the ordinary)",):
         console.print(f"  {action}")
     for text in history.faults:

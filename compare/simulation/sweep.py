@@ -33,8 +33,17 @@ MOST_STATES: Final = 1_000_000
 MOST_STEPS: Final = 300
 WAKE: Final = "(wake)"
 """In place of a step: a service goes on with what is due."""
+START: Final = "(start)"
+"""In place of a step: a service publishes what an earlier life of it has left."""
 CRASHES: Final = (*DEATHS, Mishap.STALLS)
 """What is meant by a crash here."""
+_WHILE_STARTING: Final = (
+    Mishap.DIES_COMMITTED,
+    Mishap.DIES_PUBLISHING,
+    Mishap.DIES_PUBLISHED,
+    Mishap.DIES_ACKNOWLEDGED,
+)
+"""To die there before is to be as dead as before."""
 _TOLD_EVERY: Final = 100
 _FRAMES: Final = 20
 """For each action of a history, with room to spare for what is done in the last one."""
@@ -89,7 +98,7 @@ class Spot(NamedTuple):
     """Where a crash strikes."""
 
     step: str
-    """The step that the service carries out, or of which it learns; or `WAKE`."""
+    """The step that the service carries out, or of which it learns; or `WAKE` or `START`."""
     at: Mishap
 
 
@@ -367,7 +376,7 @@ class _Sweep:
             step = self._step(action)
             if step is None:
                 continue
-            for mishap in CRASHES:
+            for mishap in _WHILE_STARTING if step == START else CRASHES:
                 if mishap is Mishap.DIES_DECIDED:
                     continue  # it leads to the same as dying before
                 at = (mishap, Mishap.DIES_DECIDED) if mishap is Mishap.DIES_BEFORE else (mishap,)
@@ -380,7 +389,7 @@ class _Sweep:
         can tell the difference, and nothing that they do makes one to it.
         """
         for edge in edges:
-            if edge.action.verb is Verb.STARTS:
+            if edge.action.verb is Verb.STARTS and edge.action.mishap is None:
                 here, before = self._world.snapshot(), self._lengths()
                 self._world.do(edge.action)
                 silent = before == self._lengths()
@@ -398,6 +407,8 @@ class _Sweep:
                 return Step.CANCEL
             case Verb.WAKES:
                 return WAKE
+            case Verb.STARTS:
+                return START
             case Verb.TAKES:
                 return self._steps_of[action.actor, action.subjects[0].partition("(")[0]]
             case _:

@@ -17,9 +17,9 @@ from compare.checks import Verdict
 from compare.recording import Frozen
 from compare.signs import Pen
 from compare.simulation.protections import Protection
-from compare.simulation.sweep import CRASHES, WAKE, Bounds, Cell, Outcome, Spot, Swept
+from compare.simulation.sweep import CRASHES, START, WAKE, Bounds, Cell, Outcome, Spot, Swept
 
-_STEPS: Final = (*Step, WAKE)
+_STEPS: Final = (*Step, WAKE, START)
 _SHOWN: Final = (Outcome.CONVERGED, Outcome.STUCK, Outcome.LEAKED, Outcome.DOUBLED)
 
 

@@ -266,6 +266,8 @@ class World:
         due = dict(self._requests()).get(action.without_mishap())
         if due is None or due > self.now_is.now or not self._answers():
             return False
+        if action.mishap in {Mishap.FAILS, Mishap.FAILS_FOR_GOOD}:
+            return False
         (number,) = action.orders
         order, core = self._orders[number], self.cores["order"]
         command, at = _request(action.verb, order)
@@ -368,9 +370,12 @@ class World:
         name = action.actor
         if name not in self.now_is.down or not self.script.starts(name):
             return False
+        if action.mishap is not None and action.mishap not in DEATHS:
+            return False
         self.now_is.down.discard(name)
         self.script.started(name)
-        self._boot(name)
+        if not self._boot(name, action.mishap):
+            self._die(name, action)
         return True
 
     def _go_on(self, action: Action) -> bool:
@@ -524,21 +529,31 @@ class World:
         self.now_is.down.add(name)
         self.script.died(name)
 
-    def _boot(self, name: str) -> None:
-        """Start a service: it gets all partitions, and publishes what an earlier life has left."""
+    def _boot(self, name: str, mishap: Mishap | None = None) -> bool:
+        """Start a service: it gets all partitions, and publishes what an earlier life has left.
+
+        Whether it lives on after that: a mishap ends it on the way.
+        """
         if Protection.OUTBOX in self.taken_away:
             self._databases[name].forget(OUTBOX)
         core = self.cores[name] = self._core(name, self._hook)
         self.now_is.generations[name] = self.now_is.broker.join(self._wirings[name].group)
+        if mishap in {Mishap.DIES_BEFORE, Mishap.DIES_DECIDED}:
+            return False
         after = 0
         while left := core.unsent(range(PARTITIONS), after):
-            self._publish(name, left)
+            self._publish(name, left[: len(left) // 2] if mishap is Mishap.DIES_PUBLISHING else left)
+            if mishap in {Mishap.DIES_PUBLISHING, Mishap.DIES_PUBLISHED}:
+                return False
             core.acknowledge(left)
             after = left[-1].parcel
         outgoing = core.wake(range(PARTITIONS), self._clock(name))
+        if mishap is Mishap.DIES_COMMITTED:
+            return False
         self._publish(name, outgoing)
         core.acknowledge(outgoing)
         self._committed(name)
+        return mishap is None
 
     def _core(self, name: str, probe: Probe) -> Core:
         rules = self.plan.rules

@@ -310,6 +310,14 @@ FAULTS: Final = {
         changed("customer: late", "customer: !!python/object/apply:os.getcwd []"),
         ":9: not valid YAML: could not determine a constructor",
     ),
+    "more own faults than faults": (
+        GOOD + "schedule: [time passes]\nown_faults: 1\n",
+        ":17: own_faults: there are 0 `faults`",
+    ),
+    "own faults of no schedule": (
+        GOOD + "faults: [{fault: crash, step: pay}]\nown_faults: 1\n",
+        ":18: own_faults: without a `schedule`, all faults strike by themselves; leave it out",
+    ),
     "empty file": ("", ": a scenario is a mapping with `description`, `stock` and `orders`."),
     "nothing but a comment": ("# later\n", ": a scenario is a mapping with"),
     "a list": ("- a\n- b\n", ": a scenario is a mapping with"),

@@ -33,7 +33,6 @@ from compare.scenario import Ending, ExpectedOrder, ExpectedSplit, OrderSpec, Re
 from compare.scenario_files import built_in_scenarios
 from compare.simulation.chance import Chance
 from compare.simulation.drive import Calm, drive
-from compare.simulation.scripted import Scripted
 from compare.simulation.world import World
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(60)]
@@ -94,7 +93,7 @@ def simulated(prepared: Plan, mode: Mode) -> Recording:
     """The recording of the history in which nothing goes wrong but what the scenario says."""
     world = World(mode)
     try:
-        return drive(world, prepared, Calm(), script=Scripted(prepared, mode)).recording
+        return drive(world, prepared, Calm()).recording
     finally:
         world.close()
 

@@ -57,7 +57,7 @@ def with_faults(
 def simulated(world: World, scenario: Scenario) -> History:
     """The history in which nothing goes wrong but what the scenario says."""
     prepared = simulated_plan(scenario, Settings().rules, any_end=False)
-    history = drive(world, prepared, Calm(), script=Scripted(prepared, world.mode))
+    history = drive(world, prepared, Calm())
     assert not history.faults
     return history
 

@@ -20,7 +20,7 @@ from compare.simulation.actions import Mishap
 from compare.simulation.drive import Anomaly, Schedule, drive, simulated_plan
 from compare.simulation.protections import Protection
 from compare.simulation.sagas import SAGAS
-from compare.simulation.sweep import WAKE, Bounds, Outcome, Spot, Swept, sweep
+from compare.simulation.sweep import START, WAKE, Bounds, Outcome, Spot, Swept, sweep
 from compare.simulation.sweep_command import Part, sweep_parts
 from compare.simulation.sweep_report import matrix, sweep_document, verdict_of_sweep
 from compare.simulation.world import World
@@ -71,6 +71,18 @@ def test_every_boundary_of_every_step_is_struck() -> None:
     for step in ("place", "reserve", "pay", "release", "complete", WAKE):
         assert {spot.at for spot in swept.cells if spot.step == step} == struck
     assert all(cell.outcomes == {Outcome.CONVERGED: cell.crashes} for cell in swept.cells.values())
+
+
+def test_a_second_crash_strikes_a_service_that_starts() -> None:
+    """Who publishes what an earlier life has left may die of it, and all of it comes out in the end."""
+    swept = sweep(MODES["choreographed"], SAGAS["declined"], Bounds(crashes=2, repeats=0))
+    assert (swept.exhausted, swept.converges) == (True, True)
+    assert {spot.at for spot in swept.cells if spot.step == START} == {
+        Mishap.DIES_COMMITTED,
+        Mishap.DIES_PUBLISHING,
+        Mishap.DIES_PUBLISHED,
+        Mishap.DIES_ACKNOWLEDGED,
+    }
 
 
 def test_dying_before_and_dying_decided_count_alike() -> None:

@@ -39,6 +39,36 @@ def test_a_service_may_die_at_any_boundary(mode: str, mishap: Mishap) -> None:
 
 
 @both_modes
+@pytest.mark.parametrize("mishap", [one for one in Mishap if one.startswith("dies")])
+def test_a_service_may_die_while_it_starts(mode: str, mishap: Mishap) -> None:
+    """What an earlier life has left is published by the next, whole and once in effect."""
+    history = happen(
+        mode,
+        orders(100, 501),
+        f"payment takes {PAYING[mode]} + {PAYING[mode].replace('1', '2')}, dies committed",
+        f"payment starts, {mishap}",
+    )
+    assert f"payment starts, {mishap}" in map(str, history.actions)
+    assert ends(history) == ["COMPLETED", "FAILED payment_declined"]
+    assert not history.anomalies
+    told = [one.type for one in history.recording.trace if one.type.startswith("PaymentDeclined")]
+    assert told == ["PaymentDeclined"] * (2 if mishap is Mishap.DIES_PUBLISHED else 1)
+
+
+@both_modes
+def test_to_die_while_starting_tells_the_first_half_of_what_was_left(mode: str) -> None:
+    """Of two records left, the next life tells both, for it can't know of the one that was told."""
+    history = happen(
+        mode,
+        orders(100, 501),
+        f"payment takes {PAYING[mode]} + {PAYING[mode].replace('1', '2')}, dies committed",
+        "payment starts, dies publishing",
+    )
+    told = [one.type for one in history.recording.trace if one.producer == "payment"]
+    assert told[:3] == ["PaymentProcessed", "PaymentProcessed", "PaymentDeclined"]
+
+
+@both_modes
 def test_what_has_died_does_nothing_until_it_starts(mode: str) -> None:
     """Others go on meanwhile, as far as they can."""
     history = happen(
@@ -183,6 +213,43 @@ def test_what_never_ends_is_stuck(mode: str) -> None:
     history = drive(world_of(mode, ()), simulated_plan(orders(100), Rules()), Calm(), most_steps=3)
     assert Anomaly.STUCK in history.anomalies
     assert "after 3 steps it still goes on" in history.faults
+
+
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        pytest.param(
+            (
+                "inventory takes ReserveInventory(1) + ReleaseInventory(1)",
+                "broker loses InventoryReleased(1)",
+            ),
+            id="the undo is lost, and comes behind the action",
+        ),
+        pytest.param(
+            (
+                "orchestrator takes CancelSaga(1)",
+                "inventory takes ReserveInventory(1) + ReleaseInventory(1)",
+                "broker loses InventoryReserved(1)",
+            ),
+            id="the action is lost, and comes before the undo",
+        ),
+        pytest.param(
+            (
+                "orchestrator takes InventoryReserved(1)",
+                "orchestrator takes CancelSaga(1)",
+                "payment takes ProcessPayment(1) + CancelPayment(1)",
+                "order takes SagaCompleted(1)",
+                "broker loses PaymentProcessed(1)",
+            ),
+            id="an answer is told twice, and lost once",
+        ),
+    ],
+)
+def test_what_a_transaction_tells_is_in_order_though_part_of_it_is_lost(schedule: tuple[str, ...]) -> None:
+    """The records' account puts what is lost where its service has told it, not before or behind all else."""
+    history = happen("orchestrated", orders(100, cancel=True), *schedule)
+    assert set(schedule) <= set(map(str, history.actions))
+    assert not history.faults
 
 
 def test_an_end_needs_a_reason() -> None:
