@@ -202,11 +202,13 @@ def sweep(  # noqa: PLR0913 - what is not about the saga has defaults, and is na
     goes wrong is the last.
     """
     # A history is followed by recursion, a few frames deep for each of its actions.
-    sys.setrecursionlimit(max(sys.getrecursionlimit(), _FRAMES * bounds.most_steps))
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _FRAMES * bounds.most_steps))
     world = RememberingWorld(mode, protections)
     try:
         return _Sweep(world, saga, bounds, told, first_only=first_only).run(rules or Rules())
     finally:
+        sys.setrecursionlimit(limit)
         world.close()
 
 

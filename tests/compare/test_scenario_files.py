@@ -312,7 +312,7 @@ FAULTS: Final = {
     ),
     "more own faults than faults": (
         GOOD + "schedule: [time passes]\nown_faults: 1\n",
-        ":17: own_faults: there are 0 `faults`",
+        ":18: own_faults: there are 0 `faults`",
     ),
     "own faults of no schedule": (
         GOOD + "faults: [{fault: crash, step: pay}]\nown_faults: 1\n",

@@ -137,7 +137,7 @@ def test_the_faults_of_a_scenario_are_in_its_headline(capsys: pytest.CaptureFixt
 @pytest.mark.parametrize(
     ("name", "without", "kept"),
     [
-        ("undo-fails-forever", Protection.TOMBSTONES, 0),
+        ("undo-fails-then-succeeds", Protection.OUTBOX, 0),
         ("crash-after-commit-before-publish", Protection.OUTBOX, 1),
     ],
 )
