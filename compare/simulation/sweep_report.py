@@ -169,10 +169,11 @@ def _text(cell: Cell | None) -> Text:
 
 def _numbers(swept: Sequence[Swept]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("saga")
-    table.add_column("mode")
+    table.add_column("saga", overflow="fold")
+    table.add_column("mode", overflow="fold")
     for name in ("histories", "states", "ends", "seconds"):
-        table.add_column(name, justify="right")
+        # Where there isn't room, words are broken, for part of a number is another number.
+        table.add_column(name, justify="right", no_wrap=True)
     table.add_column("")
     for part in swept:
         _add(table, part.saga, part.mode, [part])

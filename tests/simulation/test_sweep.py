@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from compare.simulation.protections import Protection
 from compare.simulation.sagas import SAGAS
 from compare.simulation.sweep import START, WAKE, Bounds, Outcome, Spot, Swept, sweep
 from compare.simulation.sweep_command import Part, sweep_parts
-from compare.simulation.sweep_report import matrix, sweep_document, verdict_of_sweep
+from compare.simulation.sweep_report import matrix, print_sweep, sweep_document, verdict_of_sweep
 from compare.simulation.world import World
 
 ONE_CRASH = Bounds(crashes=1, repeats=0)
@@ -189,6 +190,16 @@ def test_the_matrix_shows_what_goes_wrong() -> None:
     stuck = swept.cells[Spot("pay", Mishap.DIES_COMMITTED)].outcomes[Outcome.STUCK]
     assert stuck
     assert f"/ {stuck} /" in _printed([swept])
+
+
+def test_no_number_is_cut_off() -> None:
+    """Where a terminal is too narrow for a table, its numbers are whole all the same."""
+    swept = replace(sweep(MODES["choreographed"], SAGAS["happy"], ONE_CRASH), histories=12_345_678_901)
+    console = PlainConsole()
+    console.file = StringIO()
+    console.width = 60
+    print_sweep(console, sweep_document(ONE_CRASH, NONE, [swept]), [swept])
+    assert console.file.getvalue().count("12,345,678,901") == 2
 
 
 def _printed(swept: list[Swept]) -> str:
