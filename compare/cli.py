@@ -193,9 +193,9 @@ def _run(arguments: argparse.Namespace) -> int:
     documents: list[ResultDocument] = []
     asyncio.run(_replay_all(arguments, scenarios, settings, report, documents))
     (document,) = documents
+    write_document("--json", arguments.json, document)
     if len(document.scenarios) > 1:
         report.overview(document)
-    write_document("--json", arguments.json, document)
     return EXIT_CODES[document.verdict]
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,18 +15,23 @@ STANDARD_OUTPUT: Final = "-"
 
 
 def check_writable(option: str, target: str | None) -> None:
-    """Say before a run, not after it, that its result can't be kept.
+    """Say before a run, not after it, that its result can't be kept; leave nothing behind by the trial.
 
     Raises:
         ConfigurationError: nothing can be written there.
     """
     if target is None or target == STANDARD_OUTPUT:
         return
-    path = Path(target)
-    place = path if path.exists() else path.parent
-    if path.is_dir() or not os.access(place, os.W_OK):
-        message = f"{option} {target}: can't be written there."
-        raise ConfigurationError(message)
+    # Of a link to nowhere, it is the file that would be new.
+    path = Path(target).resolve()
+
+    def attempt() -> None:
+        is_new = not path.exists()
+        path.open("a", encoding="utf-8").close()
+        if is_new:
+            path.unlink()
+
+    writing(f"{option} {target}", attempt)
 
 
 def write_document(option: str, target: str | None, document: BaseModel) -> None:

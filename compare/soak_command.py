@@ -8,16 +8,16 @@ import logging
 import secrets
 import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 from rich.table import Table
 
 from common.command_line import Parser
-from common.errors import ConfigurationError
 from common.settings import load_settings
 from compare.checks import Verdict
+from compare.console import PlainConsole
+from compare.files import check_writable, write_document
 from compare.lab import EMBEDDED, MODES, Told, open_broker
 from compare.signs import Pen
 from compare.soak import Soak, SoakDocument, SoakRound
@@ -72,17 +72,20 @@ def add_soak(commands: argparse._SubParsersAction[Parser], code_of: Callable[[Ve
         help=f"begin no further round after so many; the first is always run (default: {_SECONDS})",
     )  # fmt: skip
     soak.add_argument("--seed", metavar="X", help="any text (default: drawn, and printed)")
-    soak.add_argument("--json", metavar="FILE", help="write the counts and findings of each round to FILE")
+    soak.add_argument(
+        "--json", metavar="FILE",
+        help="write the counts and findings of each round to FILE, or to standard output for -",
+    )  # fmt: skip
     soak.set_defaults(do=lambda arguments: code_of(run(arguments)))
 
 
 def run(arguments: argparse.Namespace) -> Verdict:
     """Soak, print what came of it, and return the verdict."""
     settings = load_settings()
-    _check_writable(arguments.json)
+    check_writable("--json", arguments.json)
     # What is given up is so by intent here.
     logging.getLogger().setLevel(logging.CRITICAL)
-    console = Console(highlight=False, markup=False, emoji=False)
+    console = PlainConsole(stderr=arguments.json == "-")
     modes = list(MODES) if arguments.mode == "both" else [arguments.mode]
     seed = arguments.seed or secrets.token_hex(4)
     console.print(
@@ -95,9 +98,8 @@ def run(arguments: argparse.Namespace) -> Verdict:
             return await soak.run(arguments.orders, arguments.seconds, lambda one: _round(console, one))
 
     document = asyncio.run(run_it())
+    write_document("--json", arguments.json, document)
     _report(console, document, modes)
-    if arguments.json is not None:
-        Path(arguments.json).write_text(document.model_dump_json(indent=2) + "\n", encoding="utf-8")
     return document.verdict
 
 
@@ -113,17 +115,6 @@ def _seconds(text: str) -> float:
         message = f"{text!r} is no number of seconds"
         raise argparse.ArgumentTypeError(message)
     return float(text)
-
-
-def _check_writable(target: str | None) -> None:
-    """Say before the run, not after it, that its result can't be kept."""
-    if target is None:
-        return
-    try:
-        Path(target).open("a", encoding="utf-8").close()
-    except OSError as error:
-        message = f"--json {target}: can't be written: {error.strerror}."
-        raise ConfigurationError(message) from error
 
 
 def _progress(console: Console) -> Told:

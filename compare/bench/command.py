@@ -14,7 +14,6 @@ from time import monotonic
 from typing import Final, get_args
 
 from common.command_line import Parser
-from common.errors import ConfigurationError
 from common.settings import Settings, is_address, load_settings
 from compare.bench.campaign import measure
 from compare.bench.choice import Choice
@@ -27,6 +26,7 @@ from compare.bench.spec import Durability
 from compare.bench.telling import telling
 from compare.checks import Verdict
 from compare.console import PlainConsole
+from compare.files import check_writable, write_document
 from compare.lab import EMBEDDED, MODES
 from compare.peers import PEERS
 
@@ -139,7 +139,7 @@ def run(arguments: argparse.Namespace) -> Verdict:
     """
     settings = load_settings()
     for option in ("json", "plot"):
-        _check_writable(option, getattr(arguments, option))
+        check_writable(f"--{option}", getattr(arguments, option))
     if arguments.plot is not None:
         check_plotting(arguments.plot)
     chosen = Choice(arguments, settings)
@@ -189,37 +189,9 @@ def _described(name: str) -> Peer:
 
 
 def _keep(document: BenchDocument, arguments: argparse.Namespace) -> None:
-    if arguments.json is not None:
-        _write(document, arguments.json)
+    write_document("--json", arguments.json, document)
     if arguments.plot is not None:
         plot(document, Path(arguments.plot))
-
-
-def _write(document: BenchDocument, target: str) -> None:
-    text = document.model_dump_json(indent=2) + "\n"
-    if target == "-":
-        sys.stdout.write(text)
-        return
-    try:
-        Path(target).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ConfigurationError(f"--json {target}: can't be written: {error.strerror}.") from error
-
-
-def _check_writable(option: str, target: str | None) -> None:
-    """Say before the run, not after it, that its result can't be kept; leave nothing behind by the trial."""
-    if target is None or (target == "-" and option == "json"):
-        return
-    path = Path(target)
-    try:
-        # Of a link to nowhere, it is the file that would be new.
-        path, is_new = path.resolve(), not path.exists()
-        path.open("a", encoding="utf-8").close()
-        if is_new:
-            path.unlink()
-    except OSError as error:
-        message = f"--{option} {target}: can't be written: {error.strerror}."
-        raise ConfigurationError(message) from error
 
 
 def _up_to(most: int) -> Callable[[str], int]:

@@ -127,8 +127,8 @@ def run(arguments: argparse.Namespace) -> Verdict:
             protections, modes, effort, arguments.workers, lambda done: progress.update(task, completed=done)
         )
     document = _document(effort, cells, monotonic() - begun)
-    _print(console, document, modes)
     write_document("--json", arguments.json, document)
+    _print(console, document, modes)
     return document.verdict
 
 

@@ -115,8 +115,8 @@ def run(arguments: argparse.Namespace) -> Verdict:
             draw, arguments.runs, arguments.workers, lambda done: progress.update(task, completed=done)
         )
     document = simulation_document(draw, tally, monotonic() - begun, arguments.workers)
-    _report(console, document, tally)
     write_document("--json", arguments.json, document)
+    _report(console, document, tally)
     if tally.failures:
         _explain(console, draw, tally.failures[0], arguments.out)
     return document.verdict

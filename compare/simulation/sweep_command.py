@@ -113,8 +113,8 @@ def run(arguments: argparse.Namespace) -> Verdict:
             parts, arguments.workers, lambda part, states: progress.update(tasks[part], completed=states)
         )
     document = sweep_document(bounds, protections, swept)
-    print_sweep(PlainConsole(stderr=arguments.json == "-"), document, swept)
     write_document("--json", arguments.json, document)
+    print_sweep(PlainConsole(stderr=arguments.json == "-"), document, swept)
     return verdict_of_sweep(swept)
 
 

@@ -15,10 +15,10 @@ import jsonschema_rs
 import pytest
 
 from common.errors import ConfigurationError
-from compare.bench.command import _write
 from compare.bench.document import BenchDocument
 from compare.bench.figures import figures, ratios
 from compare.cli import main
+from compare.files import write_document
 from tests.bench.measured import document as told
 from tests.bench.measured import run
 
@@ -187,7 +187,7 @@ def test_a_document_that_cant_be_kept_any_more_is_told(tmp_path: Path) -> None:
     """A folder may go while minutes are measured."""
     target = str(tmp_path / "gone" / "all.json")
     with pytest.raises(ConfigurationError, match=r"--json .*gone/all\.json: can't be written"):
-        _write(told(run()), target)
+        write_document("--json", target, told(run()))
 
 
 def test_the_package_can_be_called_as_well() -> None:

@@ -219,7 +219,7 @@ def test_json_into_a_file_that_cannot_be_written(tmp_path: Path) -> None:
     for target in (tmp_path / "no" / "x.json", tmp_path):
         done = compare("run", "happy-path", "--mode", "choreographed", "--json", str(target))
         assert done.returncode == 64
-        assert f"--json {target}: can't be written there." in done.stderr
+        assert f"--json {target}: can't be written: " in done.stderr
         assert not done.stdout
 
 
@@ -338,6 +338,24 @@ def test_a_reader_that_has_seen_enough(arguments: str) -> None:
     assert "Traceback" not in done.stderr
     assert "Broken pipe" not in done.stderr
     assert "Exception" not in done.stderr
+
+
+@pytest.mark.parametrize("arguments", ["simulate --seed 1 --runs 2", "sweep --saga happy"])
+def test_a_document_is_kept_though_nobody_reads_the_report(arguments: str, tmp_path: Path) -> None:
+    """What `| head -1` has cut off is in the file that was asked for."""
+    file = tmp_path / "all.json"
+    command = (
+        f"{shlex.quote(sys.executable)} -m compare {arguments} --json {shlex.quote(str(file))} | head -1"
+    )
+    subprocess.run(
+        ["sh", "-c", command],
+        check=True,
+        capture_output=True,
+        timeout=LIMIT_S,
+        cwd=ROOT,
+        env=environment(),
+    )
+    assert json.loads(file.read_text())["verdict"] == "valid"
 
 
 def test_a_reader_that_is_gone_makes_no_verdict() -> None:

@@ -161,7 +161,7 @@ def test_a_scenarios_own_faults_are_kept_if_they_are_needed(
         (["--seed", "-1"], "'-1' is no number"),
         (["--without", "luck"], "invalid"),
         (["--scenario", "nowhere"], "No scenario is named"),
-        (["--json", "/nowhere/at/all.json"], "can't be written there"),
+        (["--json", "/nowhere/at/all.json"], "can't be written: No such file"),
     ],
 )
 def test_bad_arguments_are_explained(
