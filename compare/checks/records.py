@@ -34,7 +34,7 @@ from common.messages import (
 )
 from compare.checks.standing import ENDINGS, Account, Act, Deed, Source, Standing
 from compare.faults import Fault
-from compare.recording import Recording, Strike, TraceRecord
+from compare.recording import Recording, TraceRecord
 from compare.scenario import Scenario
 
 _TAKEN_UP: Final[dict[str, OrderStatus]] = {
@@ -76,6 +76,15 @@ class _Word(NamedTuple):
     """It was told before."""
 
 
+class _Lost(NamedTuple):
+    """A telling of a message that a fault has kept from the broker."""
+
+    at_ms: float
+    id: str
+    type: str
+    cause: str | None
+
+
 def account_of_records(scenario: Scenario, recording: Recording) -> Account:
     """Put the account together."""
     by_order: dict[str, list[TraceRecord]] = defaultdict(list)
@@ -95,36 +104,40 @@ def account_of_records(scenario: Scenario, recording: Recording) -> Account:
     return Account(Source.RECORDS, tuple(standings), free)
 
 
-def _lost(recording: Recording) -> dict[str, list[tuple[str, Strike]]]:
-    """By order: the messages, by their ids, that a fault has kept from the broker, each time that it has."""
-    lost: dict[str, list[tuple[str, Strike]]] = defaultdict(list)
-    for strike in sorted(recording.strikes, key=lambda one: _moment(one.at_ms, one.record_type)):
+def _lost(recording: Recording) -> dict[str, list[_Lost]]:
+    """By order: the messages that a fault has kept from the broker, each time that it has."""
+    lost: dict[str, list[_Lost]] = defaultdict(list)
+    causes = {record.id: record.cause for record in recording.trace}
+    for strike in recording.strikes:
         if strike.kind == Fault.LOSE and strike.order_id is not None and strike.record_id is not None:
-            lost[strike.order_id].append((strike.record_id, strike))
+            # What it answers can be known only if it was told once more.
+            cause = causes.get(strike.record_id)
+            lost[strike.order_id].append(
+                _Lost(strike.at_ms, strike.record_id, strike.record_type or "", cause)
+            )
     return lost
 
 
-def _words(
-    records: Sequence[TraceRecord], lost: Sequence[tuple[str, Strike]], placed_ms: float
-) -> Iterator[_Word]:
+def _words(records: Sequence[TraceRecord], lost: Sequence[_Lost], placed_ms: float) -> Iterator[_Word]:
     """Every message once, in the order of the story; the lost ones when they were lost.
 
     One that was lost may have come later, when its place among the others said nothing any more.
     """
     readable = {record.id: record.body for record in reversed(records) if not record.poisoned}
     times = {record.id: record.at_ms for record in reversed(records)}
-    waiting, heard, told = [*lost], set[str](), set[tuple[str, int]]()
+    waiting = sorted(lost, key=lambda one: _moment(one.at_ms, one.type, one.cause))
+    heard, told = set[str](), set[tuple[str, int]]()
 
     def until(moment: tuple[float, bool]) -> Iterator[_Word]:
-        while waiting and _moment(waiting[0][1].at_ms - placed_ms, waiting[0][1].record_type) < moment:
-            message, strike = waiting.pop(0)
-            kind, again = strike.record_type or "", message in heard
+        while waiting and _moment(waiting[0].at_ms - placed_ms, waiting[0].type, waiting[0].cause) < moment:
+            at_ms, message, kind, cause = waiting.pop(0)
+            again = message in heard
             heard.add(message)
             if not again or kind in _TAKEN_UP:
-                yield _Word(kind, readable.get(message), strike.at_ms, strike.at_ms, again=again)
+                yield _Word(kind, readable.get(message), at_ms, at_ms, cause, again)
 
     for record in records:
-        yield from until(_moment(record.at_ms, record.type))
+        yield from until(_moment(record.at_ms, record.type, record.cause))
         # What is told again is news to an inbox, be it that an earlier telling comes later.
         asked_again = (record.id, record.attempt) not in told
         told.add((record.id, record.attempt))
@@ -137,12 +150,19 @@ def _words(
     yield from until((math.inf, True))
 
 
-def _moment(at_ms: float, kind: str | None) -> tuple[float, bool]:
+def _moment(at_ms: float, kind: str, cause: str | None) -> tuple[float, bool]:
     """When something was told, and whether it comes behind others of its transaction.
 
-    An undo comes behind what it undoes, and an end behind what leads to it.
+    An undo comes behind what it undoes, an end behind what leads to it, and a charge that answers a cancel
+    behind the charge.
     """
-    return at_ms, kind in _BEHIND
+    return at_ms, kind in _BEHIND or (kind == PaymentProcessed.__name__ and _may_answer_cancel(cause))
+
+
+def _may_answer_cancel(cause: str | None) -> bool:
+    """Whether what has that cause may answer a cancel; what a lost record answers may not be known."""
+    message = MESSAGES.get(cause or "")
+    return message is None or message.STEP is Step.CANCEL
 
 
 def _standing(blank: Standing, words: Iterable[_Word]) -> Standing:
@@ -172,13 +192,9 @@ def _released(standing: Standing, word: _Word) -> Standing:
 
 
 def _charged(standing: Standing, word: _Word) -> Standing:
-    """Somebody was charged, unless it only answers a cancel: that tells the outcome there was before.
-
-    What a lost record answers is not known; it may have been a cancel.
-    """
+    """Somebody was charged, unless it only answers a cancel: that tells the outcome there was before."""
     cents = _amount(word, "amount_cents", standing.due_cents)
-    cause = MESSAGES.get(word.cause or "")
-    repeated = (cause is None or cause.STEP is Step.CANCEL) and standing.charged == cents
+    repeated = _may_answer_cancel(word.cause) and standing.charged == cents
     charged = standing if repeated else _done(standing, Deed.CHARGED, cents, word.at_ms)
     return replace(charged, payment=PaymentStatus.CHARGED, charged=cents)
 

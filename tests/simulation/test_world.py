@@ -216,9 +216,10 @@ def test_what_never_ends_is_stuck(mode: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "schedule",
+    ("mode", "schedule"),
     [
         pytest.param(
+            "orchestrated",
             (
                 "inventory takes ReserveInventory(1) + ReleaseInventory(1)",
                 "broker loses InventoryReleased(1)",
@@ -226,6 +227,7 @@ def test_what_never_ends_is_stuck(mode: str) -> None:
             id="the undo is lost, and comes behind the action",
         ),
         pytest.param(
+            "orchestrated",
             (
                 "orchestrator takes CancelSaga(1)",
                 "inventory takes ReserveInventory(1) + ReleaseInventory(1)",
@@ -234,6 +236,7 @@ def test_what_never_ends_is_stuck(mode: str) -> None:
             id="the action is lost, and comes before the undo",
         ),
         pytest.param(
+            "orchestrated",
             (
                 "orchestrator takes InventoryReserved(1)",
                 "orchestrator takes CancelSaga(1)",
@@ -243,11 +246,21 @@ def test_what_never_ends_is_stuck(mode: str) -> None:
             ),
             id="an answer is told twice, and lost once",
         ),
+        pytest.param(
+            "choreographed",
+            (
+                "payment takes InventoryReserved(1) + OrderCancelRequested(1), dies acknowledged",
+                "broker loses PaymentProcessed(1)",
+            ),
+            id="the answer to a cancel is there, and what it repeats comes later",
+        ),
     ],
 )
-def test_what_a_transaction_tells_is_in_order_though_part_of_it_is_lost(schedule: tuple[str, ...]) -> None:
+def test_what_a_transaction_tells_is_in_order_though_part_of_it_is_lost(
+    mode: str, schedule: tuple[str, ...]
+) -> None:
     """The records' account puts what is lost where its service has told it, not before or behind all else."""
-    history = happen("orchestrated", orders(100, cancel=True), *schedule)
+    history = happen(mode, orders(100, cancel=True), *schedule)
     assert set(schedule) <= set(map(str, history.actions))
     assert not history.faults
 
