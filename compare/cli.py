@@ -189,6 +189,13 @@ def _run(arguments: argparse.Namespace) -> int:
     # With the document on standard output, people read the report on the other channel.
     report = Report(PlainConsole(stderr=arguments.json == "-"), verbose=arguments.verbose)
     check_writable("--json", arguments.json)
+    for scenario in scenarios:
+        if scenario.schedule:
+            print(
+                f"{scenario.name}: its schedule is for `python -m compare simulate`; on a broker that nobody "
+                "can tell an order of events, only its faults strike.",
+                file=sys.stderr,
+            )
     # Not as the coroutine's result: Python 3.11 would write out all of it, unseen, when its loop is closed.
     documents: list[ResultDocument] = []
     asyncio.run(_replay_all(arguments, scenarios, settings, report, documents))

@@ -240,8 +240,10 @@ class Scenario(_Model):
     """What goes wrong."""
     recovery: RecoverySpec = RecoverySpec()
     """How patient the services are."""
-    schedule: tuple[Annotated[str, AfterValidator(_action)], ...] = ()
-    """What happens, in this order, where the lab can choose: in a simulation. Elsewhere it says nothing."""
+    schedule: tuple[Annotated[str, AfterValidator(_action)], ...] | None = None
+    """What happens, in this order, where the lab can choose: in a simulation. Elsewhere it says nothing.
+
+    All else happens in its turn; with an empty one, everything does."""
     own_faults: Annotated[int, Field(ge=0), BeforeValidator(_whole)] = 0
     """How many of the faults, the first ones, strike by themselves in a simulation that follows the schedule.
 
@@ -271,10 +273,19 @@ class Scenario(_Model):
         return self
 
     @model_validator(mode="after")
+    def _schedule_fits(self) -> Scenario:
+        for index, text in enumerate(self.schedule or ()):
+            unknown = parse_action(text).orders - set(range(1, self.total_orders + 1))
+            if unknown:
+                problem = f"there is no order {min(unknown)}; the last is order {self.total_orders}"
+                raise _misfit(problem, "schedule", index)
+        return self
+
+    @model_validator(mode="after")
     def _own_faults_fit(self) -> Scenario:
         if self.own_faults > len(self.faults):
             raise _misfit(f"there are {len(self.faults)} `faults`", "own_faults")
-        if self.own_faults and not self.schedule:
+        if self.own_faults and self.schedule is None:
             raise _misfit("without a `schedule`, all faults strike by themselves; leave it out", "own_faults")
         return self
 

@@ -30,7 +30,7 @@ from compare.scenario import (
 )
 
 _BUILT_IN: Final = files("compare") / "scenarios"
-_SUFFIXES: Final = (".yaml", ".yml")
+SUFFIXES: Final = (".yaml", ".yml")
 _SHORT: Final = Repr()
 _SHORT.maxlevel = 1
 _SHORT.maxstring = 60
@@ -42,7 +42,7 @@ class ScenarioError(ConfigurationError):
 
 def built_in_scenarios() -> list[Scenario]:
     """All that the lab ships with, in the order in which they are best read."""
-    scenarios = (_load(file, file.name) for file in _BUILT_IN.iterdir() if file.name.endswith(_SUFFIXES))
+    scenarios = (_load(file, file.name) for file in _BUILT_IN.iterdir() if file.name.endswith(SUFFIXES))
     return sorted(scenarios, key=lambda scenario: (scenario.total_orders, scenario.deliveries, scenario.name))
 
 
@@ -52,7 +52,7 @@ def find_scenario(name_or_path: str) -> Scenario:
     Raises:
         ScenarioError: there is neither, or the file isn't a valid scenario.
     """
-    if name_or_path.endswith(_SUFFIXES) or "/" in name_or_path:
+    if name_or_path.endswith(SUFFIXES) or "/" in name_or_path:
         return _load(Path(name_or_path), name_or_path)
     built_in = {Path(file.name).stem: file for file in _BUILT_IN.iterdir()}
     if name_or_path in built_in:
@@ -106,7 +106,7 @@ def _text(file: Traversable | Path, shown_as: str) -> str:
 def _near(path: Path) -> str:
     """A hint at a scenario of almost the same name: a file beside it, or a built-in one."""
     beside = path.parent.iterdir() if path.parent.is_dir() else ()
-    near = {file.name: str(file) for file in beside if file.name.endswith(_SUFFIXES)}
+    near = {file.name: str(file) for file in beside if file.name.endswith(SUFFIXES)}
     near |= {file.name: Path(file.name).stem for file in _BUILT_IN.iterdir()}
     close = get_close_matches(path.name, near, n=1)
     return f" Did you mean {near[close[0]]}?" if close else ""

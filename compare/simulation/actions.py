@@ -11,10 +11,13 @@ one needs no table to look anything up:
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from enum import StrEnum
 from typing import Final
 
+from common.messages import MESSAGES
 from common.probe import Boundary
 
 
@@ -89,6 +92,19 @@ _ACTION: Final = re.compile(
     rf"(?: (?P<subjects>(?!beside )[^,]+?))?(?:{_BESIDE}(?P<beside>[^,]+))?"
     rf"(?:, (?P<mishap>{'|'.join(Mishap)}))?"
 )
+_SUBJECT: Final = re.compile(r"(?P<kind>\w+)\([0-9]+\)(?:~[0-9]+)?")
+_SERVICES: Final = frozenset({"order", "orchestrator", "inventory", "payment"})
+_WHO: Final[Mapping[Verb, frozenset[str]]] = {
+    Verb.PLACES: frozenset({CUSTOMER}),
+    Verb.CANCELS: frozenset({CUSTOMER}),
+    Verb.RETRIES: frozenset({OPERATOR}),
+    **dict.fromkeys(OF_SERVICES, _SERVICES),
+    **dict.fromkeys(WRONGS, frozenset({BROKER})),
+    Verb.PASSES: frozenset({TIME}),
+}
+"""By what is done: who does such a thing."""
+_WITH_RECORDS: Final = frozenset({Verb.TAKES, *WRONGS})
+_WITH_ORDER: Final = frozenset({Verb.PLACES, Verb.CANCELS, Verb.RETRIES})
 _NUMBER: Final = re.compile(r"\((?P<number>[0-9]+)\)|^(?P<order>[0-9]+)$")
 
 
@@ -142,16 +158,44 @@ def parse_action(text: str) -> Action:
     """
     found = _ACTION.fullmatch(text)
     if found is None:
-        example = "payment takes InventoryReserved(1), dies committed"
-        message = f"{text!r} is nothing that can happen; write it like {example!r}"
-        raise ValueError(message)
-    return Action(
+        raise _nothing(text)
+    action = Action(
         found["actor"],
         Verb(found["verb"]),
         tuple((found["subjects"] or "").split(_JOIN)) if found["subjects"] else (),
         Mishap(found["mishap"]) if found["mishap"] else None,
         tuple(found["beside"].split(_JOIN)) if found["beside"] else (),
     )
+    if action.actor not in _WHO[action.verb]:
+        who = ", ".join(sorted(_WHO[action.verb]))
+        message = f"{text!r}: {action.actor!r} is nobody who {action.verb}; that is for: {who}"
+        raise ValueError(message)
+    names_something = action.verb in _WITH_RECORDS or action.verb in _WITH_ORDER
+    if bool(action.subjects) is not names_something or (action.beside and action.verb is not Verb.TAKES):
+        raise _nothing(text)
+    for subject in (*action.subjects, *action.beside):
+        _check_subject(text, action.verb, subject)
+    return action
+
+
+def _check_subject(text: str, verb: Verb, subject: str) -> None:
+    if verb in _WITH_ORDER:
+        if not subject.isdecimal():
+            raise _nothing(text)
+        return
+    found = _SUBJECT.fullmatch(subject)
+    if found is None:
+        raise _nothing(text)
+    if found["kind"] not in MESSAGES:
+        near = get_close_matches(found["kind"], MESSAGES, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        message = f"{text!r}: no message is called {found['kind']!r}{hint}"
+        raise ValueError(message)
+
+
+def _nothing(text: str) -> ValueError:
+    example = "payment takes InventoryReserved(1), dies committed"
+    return ValueError(f"{text!r} is nothing that can happen; write it like {example!r}")
 
 
 TIME_PASSES: Final = Action(TIME, Verb.PASSES)

@@ -33,7 +33,7 @@ class Stored(NamedTuple):
     name: str
     """For people: its type, order and attempt."""
     id: str
-    """What an inbox knows it by."""
+    """Of the message that it tells, and its attempt."""
     sequence: int
     """How many records, on all partitions, came before it."""
     lost: bool = False

@@ -192,9 +192,10 @@ def _noticed(world: World, recording: Recording) -> Iterator[Wrong]:
         yield Wrong(Anomaly.UNEXPLAINED, text)
     for text in _strange(world):
         yield Wrong(Anomaly.MISTOLD, text)
+    names = {record.id.removesuffix("~1"): record.name for record in world.now_is.broker.records()}
     for (name, message), times in sorted(world.now_is.handled.items()):
         if times > 1:
-            yield Wrong(Anomaly.REPEATED, f"{name} has handled {message} {times} times")
+            yield Wrong(Anomaly.REPEATED, f"{name} has handled {names.get(message, message)} {times} times")
 
 
 _BY_RECORDS: Final = f"(by the {Source.RECORDS})"
@@ -372,6 +373,8 @@ class Schedule:
     """
 
     def __init__(self, actions: Sequence[Action]) -> None:
+        self.left_out: list[Action] = []
+        """What could not come about."""
         self._left = list(actions)
         self._calm = Calm()
 
@@ -385,7 +388,7 @@ class Schedule:
                 if held.isdisjoint((action.actor, action.verb, one) for one in _subjects(action)):
                     world.do(action)
                     return action
-            self._left.pop(0)
+            self.left_out.append(self._left.pop(0))
         return self._calm.step(world)
 
 

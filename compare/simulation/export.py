@@ -76,7 +76,7 @@ def as_scenario(history: History, name: str, description: str, others: Sequence[
         faults=faults,
         recovery=_recovery(history.scenario, patient=not faults),
         schedule=tuple(map(str, history.actions)),
-        own_faults=len(history.scenario.faults) if history.actions else 0,
+        own_faults=len(history.scenario.faults),
     )
 
 
@@ -310,7 +310,11 @@ def _nth(hit: _Hit, target: Target, history: History) -> int:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Plain YAML, with exact numbers."""
+    """Plain YAML, with exact numbers and without anchors."""
+
+    def ignore_aliases(self, _: object) -> bool:
+        """Write what is there twice twice."""
+        return True
 
 
 def _exact(dumper: yaml.SafeDumper, number: Decimal) -> yaml.ScalarNode:

@@ -28,9 +28,17 @@ def add_without(parser: argparse.ArgumentParser, what: str) -> None:
     """Add the option that takes protections away; `what` says what for."""
     known = "; ".join(f"{protection} ({MEANINGS[protection]})" for protection in Protection)
     parser.add_argument(
-        "--without", metavar="PROTECTION", action="append", default=[], type=Protection,
-        choices=list(Protection), help=f"{what}; repeatable: {known}",
+        "--without", metavar="PROTECTION", action="append", default=[], type=_protection,
+        help=f"{what}; repeatable: {known}",
     )  # fmt: skip
+
+
+def _protection(text: str) -> Protection:
+    try:
+        return Protection(text)
+    except ValueError as error:
+        message = f"{text!r} is no protection; there are {', '.join(Protection)}"
+        raise argparse.ArgumentTypeError(message) from error
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

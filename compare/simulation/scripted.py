@@ -554,7 +554,7 @@ def _known(left: Left, grain: Callable[[datetime], int]) -> object:
 def script_of(plan: Plan, mode: Mode) -> Script:
     """What happens by itself in a mode: the scenario's faults, but for those that its schedule stands for."""
     scenario = plan.scenario
-    if scenario.schedule:
+    if scenario.schedule is not None:
         own = scenario.faults[: scenario.own_faults]
         plan = replace(plan, scenario=scenario.model_copy(update={"faults": own}))
     if plan.scenario.faults or plan.scenario.deliveries > 1:

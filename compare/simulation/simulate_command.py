@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import secrets
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from compare.progress import progress_bar
 from compare.report import Report
 from compare.result import ModeResult, ScenarioResult
 from compare.scenario import Scenario
-from compare.scenario_files import find_scenario
+from compare.scenario_files import SUFFIXES, find_scenario
 from compare.signs import Pen
 from compare.simulation.actions import Action, parse_action
 from compare.simulation.campaign import Draw, Failure, Tally, history_of, simulate, world_of
@@ -55,10 +56,10 @@ def add_simulate(commands: argparse._SubParsersAction[Parser], code_of: Callable
     )
     simulate_.add_argument(
         "--seed", metavar="S", type=number(0, _MOST_SEED),
-        help=f"a number below {_MOST_SEED} (default: drawn, and printed)",
+        help=f"a number up to {_MOST_SEED} (default: drawn, and printed)",
     )  # fmt: skip
     simulate_.add_argument(
-        "--runs", metavar="N", type=number(1, _MOST_RUNS), default=_RUNS,
+        "--runs", metavar="N", type=number(1, _MOST_RUNS),
         help=f"histories in each mode (default: {_RUNS:,})",
     )  # fmt: skip
     simulate_.add_argument(
@@ -89,7 +90,7 @@ def run(arguments: argparse.Namespace) -> Verdict:
     """Simulate, print what came of it, and return the verdict."""
     quiet_logs()
     check_writable("--json", arguments.json)
-    check_writable("--out", arguments.out)
+    _check_out(arguments.out, arguments.json)
     draw = Draw(
         seed=secrets.randbelow(_MOST_SEED) if arguments.seed is None else arguments.seed,
         modes=tuple(MODES) if arguments.mode == "both" else (arguments.mode,),
@@ -98,22 +99,21 @@ def run(arguments: argparse.Namespace) -> Verdict:
         rules=load_settings().rules,
     )
     console = PlainConsole(stderr=arguments.json == "-")
-    shows = arguments.only is not None or bool(draw.scenario and draw.scenario.schedule)
-    if shows and arguments.json is not None:
-        message = "--json is for the counts of many histories; leave it out to see this one."
-        raise ConfigurationError(message)
-    if draw.scenario is not None and draw.scenario.schedule:
-        schedule = [*map(parse_action, draw.scenario.schedule)]
-        return _show(console, _scheduled(draw, draw.scenario, schedule))
+    if draw.scenario is not None and draw.scenario.schedule is not None:
+        _check_unused(
+            arguments, "the scenario's schedule is one history", "seed", "only", "runs", "out", "json"
+        )
+        return _follow(console, draw, draw.scenario, [*map(parse_action, draw.scenario.schedule)])
     if arguments.only is not None:
+        _check_unused(arguments, "--only shows one history", "runs", "out", "json")
+        console.print(f"Run {arguments.only} of seed {draw.seed}.")
         return _show(console, [history_of(draw, arguments.only, mode) for mode in draw.modes])
-    console.print(_heading(draw, arguments.runs, arguments.workers))
+    runs = arguments.runs or _RUNS
+    console.print(_heading(draw, runs, arguments.workers))
     begun = monotonic()
     with progress_bar() as progress:
-        task = progress.add_task("histories", total=arguments.runs * len(draw.modes))
-        tally = simulate(
-            draw, arguments.runs, arguments.workers, lambda done: progress.update(task, completed=done)
-        )
+        task = progress.add_task("histories", total=runs * len(draw.modes))
+        tally = simulate(draw, runs, arguments.workers, lambda done: progress.update(task, completed=done))
     document = simulation_document(draw, tally, monotonic() - begun, arguments.workers)
     write_document("--json", arguments.json, document)
     _report(console, document, tally)
@@ -122,11 +122,41 @@ def run(arguments: argparse.Namespace) -> Verdict:
     return document.verdict
 
 
+def _check_out(out: str | None, json: str | None) -> None:
+    """Say before a run that nobody will find, or be able to use, what is written.
+
+    Raises:
+        ConfigurationError: so it is.
+    """
+    check_writable("--out", out)
+    if out is not None and not out.endswith(SUFFIXES):
+        message = f"--out {out}: the name of a scenario file ends in {' or '.join(SUFFIXES)}."
+        raise ConfigurationError(message)
+    if out is not None and json is not None and Path(out).resolve() == Path(json).resolve():
+        message = f"--out and --json are both {out}; give each a file of its own."
+        raise ConfigurationError(message)
+
+
+def _check_unused(arguments: argparse.Namespace, why: str, *options: str) -> None:
+    for option in options:
+        if getattr(arguments, option) is not None:
+            message = f"--{option} is for many drawn histories, and {why}; leave it out."
+            raise ConfigurationError(message)
+
+
 def _heading(draw: Draw, runs: int, workers: int) -> str:
     what = f"{_what_of(draw.scenario)} of {draw.scenario.name}" if draw.scenario else "drawn orders"
     without = f", without {' and '.join(draw.without)}" if draw.without else ""
-    each = f"{runs:,} histories in each of {len(draw.modes)} modes"
-    return f"Seed {draw.seed}: {each}, {what}{without}, {workers} workers."
+    where = "in each mode" if len(draw.modes) > 1 else draw.modes[0]
+    each = f"{runs:,} {_plural('history', runs)} {where}"
+    return f"Seed {draw.seed}: {each}, {what}{without}, {workers} {_plural('worker', workers)}."
+
+
+def _plural(noun: str, number: int) -> str:
+    """The noun for so many."""
+    if number == 1:
+        return noun
+    return f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
 
 
 def _what_of(scenario: Scenario) -> str:
@@ -144,6 +174,8 @@ def _report(console: Console, document: SimulationDocument, tally: Tally) -> Non
     console.print(table)
     mishaps = ", ".join(f"{count:,} x {kind}" for kind, count in sorted(document.mishaps.items()))
     console.print(f"What went wrong on the way: {mishaps or 'nothing'}.")
+    if tally.failures:
+        console.print("It has stopped at the first that goes wrong, once those begun with it were over.")
     console.print(
         f"{document.histories:,} histories of {document.actions:,} actions, {document.end_states:,} distinct "
         f"ends, {document.seconds:.1f} s: {document.histories_per_minute:,.0f} histories a minute."
@@ -155,9 +187,10 @@ def _report(console: Console, document: SimulationDocument, tally: Tally) -> Non
 def _explain(console: Console, draw: Draw, failure: Failure, out: str | None) -> None:
     """Show the smallest history that goes wrong in the same way, and write it down."""
     found = history_of(draw, failure.run, failure.mode)
+    orders = len(found.recording.orders)
     console.print(
         f"Run {failure.run} of seed {draw.seed} goes wrong, {failure.mode}: {', '.join(failure.anomalies)}. "
-        f"It has {len(found.actions)} actions and {len(found.recording.orders)} orders; looking for less."
+        f"It has {len(found.actions)} actions and {orders} {_plural('order', orders)}; looking for less."
     )
     with progress_bar() as progress:
         task = progress.add_task("smaller histories tried", total=None)
@@ -167,14 +200,21 @@ def _explain(console: Console, draw: Draw, failure: Failure, out: str | None) ->
     _show(console, _scheduled(draw, smallest.scenario, schedule), failure.mode)
     tell_schedule(console, smallest, schedule)
     file = Path(out or f"simulated-{draw.seed}-{failure.run}.yaml")
-    description = f"Seed {draw.seed}, run {failure.run}, {failure.mode}: {'; '.join(smallest.faults)}"
+    without = f", without {' and '.join(draw.without)}" if draw.without else ""
+    harm = ", ".join(sorted(smallest.anomalies))
+    description = f"{harm}: {failure.mode}{without}. Seed {draw.seed}, run {failure.run}."
     should, *others = _should_be(draw, smallest, schedule)
     scenario = as_scenario(replace(should, actions=schedule), file.stem, description, others)
     replaced = " in place of what was there" if file.exists() else ""
     writing(str(file), lambda: write_scenario(scenario, file))
-    again = "".join(f" --without {protection}" for protection in draw.without)
     console.print(f"Written to {file}{replaced}; to see it once more:")
-    console.print(f"python -m compare simulate --scenario {file}{again}", soft_wrap=True)
+    console.print(shlex.join(_again(file, draw)), soft_wrap=True)
+
+
+def _again(file: Path, draw: Draw) -> list[str]:
+    """The command that follows the schedule in a file."""
+    command = ["python", "-m", "compare", "simulate", "--scenario", str(file)]
+    return command + [part for protection in draw.without for part in ("--without", str(protection))]
 
 
 def _should_be(draw: Draw, smallest: History, schedule: Sequence[Action]) -> list[History]:
@@ -205,6 +245,19 @@ def _scheduled(draw: Draw, scenario: Scenario, schedule: Sequence[Action]) -> li
     """What comes of a schedule, in each mode."""
     plan = simulated_plan(scenario, draw.rules)
     return [drive(world_of(mode, draw.without), plan, Schedule(schedule)) for mode in draw.modes]
+
+
+def _follow(console: Console, draw: Draw, scenario: Scenario, schedule: Sequence[Action]) -> Verdict:
+    """Show what comes of a schedule, and which of it could not come about."""
+    plan, policies = simulated_plan(scenario, draw.rules), {mode: Schedule(schedule) for mode in draw.modes}
+    histories = [drive(world_of(mode, draw.without), plan, policy) for mode, policy in policies.items()]
+    verdict = _show(console, histories)
+    for mode, policy in policies.items():
+        if policy.left_out:
+            console.print(f"In the schedule, but could not come about, {mode}:")
+        for action in policy.left_out:
+            console.print(f"  {action}")
+    return verdict
 
 
 def _show(console: Console, histories: Sequence[History], only: str | None = None) -> Verdict:

@@ -122,12 +122,18 @@ class Swept:
     states: int
     ends: int
     seconds: float
-    exhausted: bool
+    stopped_by: str | None
+    """The bound that has kept it from some histories, by its option; None if it has seen all of them."""
     outcomes: Mapping[Outcome, int]
     """By outcome: how many ends."""
     cells: Mapping[Spot, Cell]
     examples: Mapping[Anomaly, tuple[Action, ...]]
     """By anomaly: the shortest of the histories that show it."""
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether it has seen all histories."""
+        return self.stopped_by is None
 
     @property
     def converges(self) -> bool:
@@ -234,7 +240,7 @@ class _Sweep:
         self._cells: dict[Spot, Cell] = {}
         self._path: list[Action] = []
         self._first: dict[Anomaly, _Way] = {}
-        self._exhausted = True
+        self._stopped_by: str | None = None
         self._began = monotonic()
         self._steps_of = {
             (wiring.name, row.message.__name__): row.command.STEP
@@ -252,7 +258,7 @@ class _Sweep:
             ahead = self._follow(left)
         except _EnoughError:
             ahead = _Ahead(ways=self._first)
-            self._exhausted = False
+            self._stopped_by = "the first that goes wrong"
         return Swept(
             mode=self._world.mode.name,
             saga=saga.name,
@@ -260,7 +266,7 @@ class _Sweep:
             states=len(self._known),
             ends=len(self._judged),
             seconds=monotonic() - self._began,
-            exhausted=self._exhausted,
+            stopped_by=self._stopped_by,
             outcomes=self._outcomes,
             cells={spot: self._cells[spot] for spot in sorted(self._cells)},
             examples={anomaly: ahead.ways[anomaly].all() for anomaly in sorted(ahead.ways)},
@@ -276,8 +282,9 @@ class _Sweep:
                 message = f"{self._path[-1]} leads back to a state before it."
                 raise AssertionError(message)
             return known
-        if self._is_enough():
-            self._exhausted = False
+        bound = self._bound()
+        if bound is not None:
+            self._stopped_by = bound
             return _Ahead()
         edges = self._needed(list(self._edges(left)))
         ahead = self._known[key] = _Ahead(open=True)
@@ -419,13 +426,16 @@ class _Sweep:
     def _lengths(self) -> dict[Place, int]:
         return {place: len(log) for place, log in self._world.now_is.broker.logs.items()}
 
-    def _is_enough(self) -> bool:
+    def _bound(self) -> str | None:
+        """The bound that is reached, if any."""
         bounds = self._bounds
-        return (
-            len(self._path) >= bounds.most_steps
-            or len(self._known) >= bounds.most_states
-            or (bounds.most_seconds is not None and monotonic() - self._began >= bounds.most_seconds)
-        )
+        if len(self._path) >= bounds.most_steps:
+            return "--most-steps"
+        if len(self._known) >= bounds.most_states:
+            return "--most-states"
+        if bounds.most_seconds is not None and monotonic() - self._began >= bounds.most_seconds:
+            return "--seconds"
+        return None
 
     def _judge(self, print_: bytes) -> _Ahead:
         """Judge the end that the world has come to."""

@@ -51,7 +51,8 @@ def add_sweep(commands: argparse._SubParsersAction[Parser], code_of: Callable[[V
         description="All of it, not a sample: each saga in each order in which its records can come, with a "
         "crash at every boundary of every record, request and deadline that a service handles. "
         "Every end is judged.",
-        epilog="exit codes: 0 all converged, 1 not all, 2 not exhausted, 64 usage, 130 interrupted.",
+        epilog="exit codes: 0 valid (all converged), 1 invalid (not all did), 2 unknown (not exhausted), "
+        "64 usage, 130 interrupted.",
     )
     parser.add_argument(
         "--saga", metavar="SAGA", action="append", choices=list(SAGAS),

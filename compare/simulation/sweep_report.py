@@ -43,6 +43,7 @@ class SweptPart(Frozen):
     states: int
     ends: int
     exhausted: bool
+    stopped_by: str | None = Field(description="the bound that has kept it from some histories")
     seconds: float
     outcomes: dict[str, int] = Field(description="by outcome: how many ends")
     cells: tuple[SweptCell, ...]
@@ -93,6 +94,7 @@ def _part(swept: Swept) -> SweptPart:
         states=swept.states,
         ends=swept.ends,
         exhausted=swept.exhausted,
+        stopped_by=swept.stopped_by,
         seconds=round(swept.seconds, 1),
         outcomes=_counted(swept.outcomes),
         cells=tuple(
@@ -110,7 +112,9 @@ def _counted(outcomes: Mapping[Outcome, int]) -> dict[str, int]:
 def print_sweep(console: Console, document: SweepDocument, swept: Sequence[Swept]) -> None:
     """Print it for people."""
     pen = Pen(console)
-    console.print(matrix(pen, swept))
+    console.print(_heading(document))
+    if any(part.cells for part in swept):
+        console.print(matrix(pen, swept))
     console.print(_numbers(swept))
     for part in swept:
         for anomaly, actions in part.examples.items():
@@ -118,6 +122,18 @@ def print_sweep(console: Console, document: SweepDocument, swept: Sequence[Swept
             for action in actions:
                 console.print(f"    {action}", soft_wrap=True)
     console.print("All in all: ", pen.badge(document.verdict), sep="")
+    if document.without and document.verdict is not Verdict.INVALID:
+        console.print(
+            "Nothing goes wrong here. That is not to say that nothing does elsewhere: a sweep has no second "
+            "instance, no failing decider and no batches, and some sagas lose nothing. See `ablate`."
+        )
+
+
+def _heading(document: SweepDocument) -> str:
+    counted = {"crash": document.crashes, "repeat": document.repeats, "early deadline": document.early}
+    most = ", ".join(f"{number} x {what}" for what, number in counted.items() if number)
+    without = f", without {' and '.join(document.without)}" if document.without else ""
+    return f"In each history, at most: {most or 'nothing out of the ordinary'}{without}."
 
 
 def matrix(pen: Pen, swept: Sequence[Swept]) -> Table:
@@ -126,7 +142,8 @@ def matrix(pen: Pen, swept: Sequence[Swept]) -> Table:
     cells = {mode: _summed(part for part in swept if part.mode == mode) for mode in modes}
     table = Table(
         box=ASCII if pen.plain else SIMPLE_HEAD,
-        title="crashes: converged / stuck / leaked / doubled",
+        title="After so many crashes there (each in a state of its own), an order can end:\n"
+        "converged / stuck / leaked / doubled",
         title_justify="left",
         title_style="",
     )
@@ -154,6 +171,11 @@ def _summed(parts: Iterable[Swept]) -> dict[Spot, Cell]:
 
 def _place(spot: Spot) -> tuple[int, int]:
     return _STEPS.index(spot.step), CRASHES.index(spot.at)
+
+
+def _how_far(parts: Sequence[Swept]) -> str:
+    bounds = dict.fromkeys(part.stopped_by for part in parts if part.stopped_by is not None)
+    return f"not exhausted: {', '.join(bounds)}" if bounds else "exhausted"
 
 
 def _text(cell: Cell | None) -> Text:
@@ -189,5 +211,5 @@ def _add(table: Table, saga: str, mode: str, parts: Sequence[Swept]) -> None:
         f"{sum(part.states for part in parts):,}",
         f"{sum(part.ends for part in parts):,}",
         f"{sum(part.seconds for part in parts):,.1f}",
-        "exhausted" if all(part.exhausted for part in parts) else "not exhausted",
+        _how_far(parts),
     )

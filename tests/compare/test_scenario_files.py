@@ -318,6 +318,14 @@ FAULTS: Final = {
         GOOD + "faults: [{fault: crash, step: pay}]\nown_faults: 1\n",
         ":18: own_faults: without a `schedule`, all faults strike by themselves; leave it out",
     ),
+    "a schedule with an order that isn't there": (
+        GOOD + "schedule:\n- customer places 1\n- inventory takes OrderCreated(7)\n",
+        ":19: schedule.1: there is no order 7; the last is order 3",
+    ),
+    "a schedule with a slip in it": (
+        GOOD + "schedule: [warehouse starts]\n",
+        ":17: schedule.0: 'warehouse starts': 'warehouse' is nobody who starts",
+    ),
     "empty file": ("", ": a scenario is a mapping with `description`, `stock` and `orders`."),
     "nothing but a comment": ("# later\n", ": a scenario is a mapping with"),
     "a list": ("- a\n- b\n", ": a scenario is a mapping with"),

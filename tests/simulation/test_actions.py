@@ -1,5 +1,7 @@
 """The names of what can happen in a simulated history."""
 
+import re
+
 import pytest
 
 from compare.simulation.actions import TIME_PASSES, Action, Mishap, Verb, parse_action
@@ -24,10 +26,39 @@ def test_an_action_is_read_as_it_is_written(action: Action) -> None:
     assert parse_action(str(action)) == action
 
 
-@pytest.mark.parametrize("text", ["", "payment", "payment eats ProcessPayment(1)", "order wakes, sings"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "payment",
+        "payment eats ProcessPayment(1)",
+        "order wakes, sings",
+        "payment takes",
+        "payment wakes ProcessPayment(1)",
+        "payment takes ProcessPayment",
+        "customer places OrderCreated(1)",
+        "broker loses OrderCreated(1) beside OrderCreated(2)",
+    ],
+)
 def test_what_can_not_happen_is_refused(text: str) -> None:
     """A schedule with a slip in it says so, and how it is written."""
     with pytest.raises(ValueError, match="nothing that can happen; write it like 'payment takes"):
+        parse_action(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "slip"),
+    [
+        ("warehouse starts", "'warehouse' is nobody who starts; that is for: inventory, orchestrator, order"),
+        ("customer takes OrderCreated(1)", "'customer' is nobody who takes"),
+        ("payment loses OrderCreated(1)", "'payment' is nobody who loses; that is for: broker"),
+        ("payment takes InventoryReservd(1)", "called 'InventoryReservd'; did you mean 'InventoryReserved'?"),
+        ("inventory takes OrderCreated(1) beside Foo(2)", "no message is called 'Foo'"),
+    ],
+)
+def test_whoever_and_whatever_nobody_knows_is_refused(text: str, slip: str) -> None:
+    """A name with a slip in it would never come about, and nobody would notice."""
+    with pytest.raises(ValueError, match=re.escape(slip)):
         parse_action(text)
 
 
@@ -50,7 +81,7 @@ def test_an_action_knows_its_orders() -> None:
         ("payment takes ProcessPayment(1)", None),
         ("payment takes ProcessPayment(1), dies committed", "dies committed"),
         ("broker repeats ProcessPayment(1)", "broker repeats"),
-        ("inventory takes A(1) beside B(2)", "two at once"),
+        ("inventory takes OrderCreated(1) beside OrderCreated(2)", "two at once"),
     ],
 )
 def test_an_action_knows_what_goes_wrong_in_it(text: str, kind: str | None) -> None:

@@ -94,9 +94,46 @@ def test_the_smallest_history_is_shown_and_written_down(
     assert "failed holds nothing" in shown
     scenario = find_scenario(str(file))
     assert len(scenario.orders) == 1
+    assert scenario.schedule is not None
     assert len(scenario.schedule) <= 2
     assert main(["simulate", "--scenario", str(file), "--without", "tombstones"]) == 1
     assert main(["simulate", "--scenario", str(file)]) == 0
+
+
+def test_what_needs_no_schedule_has_an_empty_one(tmp_path: Path) -> None:
+    """What goes wrong in its turn is written so that it is followed, not drawn anew."""
+    file, without = tmp_path / "mine.yaml", ["--without", "deadlines"]
+    file.write_text(
+        "description: Lost, and never asked for again.\nstock: {laptop: 1}\n"
+        "orders: [{item: laptop, price: 100, expect: COMPLETED}]\n"
+        "faults: [{fault: lose, step: pay, record: answer}]\n"
+    )
+    again = tmp_path / "again.yaml"
+    found = ["simulate", "--scenario", str(file), "--seed", "1", "--runs", "40", "--workers", "1", *without]
+    assert main([*found, "--out", str(again)]) == 1
+    scenario = find_scenario(str(again))
+    assert (scenario.schedule, scenario.own_faults) == ((), 1)
+    assert main(["simulate", "--scenario", str(again), *without]) == 1
+    assert main(["simulate", "--scenario", str(again)]) == 0
+
+
+def test_what_in_a_schedule_never_came_about_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A schedule of one mode says little in the other; whoever looks at both is told."""
+    file = tmp_path / "mine.yaml"
+    file.write_text(
+        "description: A crash of one mode.\nstock: {laptop: 1}\n"
+        "orders: [{item: laptop, price: 100, expect: COMPLETED}]\n"
+        "schedule: ['payment takes InventoryReserved(1), dies committed']\n"
+    )
+    assert main(["simulate", "--scenario", str(file)]) == 0
+    shown = capsys.readouterr().out
+    line = "  payment takes InventoryReserved(1), dies committed\n"
+    assert f"In the schedule, but could not come about, orchestrated:\n{line}" in shown
+    assert "could not come about, choreographed" not in shown
+    assert main(["simulate", "--scenario", str(file), "--runs", "3"]) == 64
+    assert "the scenario's schedule is one history; leave it out" in capsys.readouterr().err
 
 
 def test_one_history_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,7 +196,10 @@ def test_a_scenarios_own_faults_are_kept_if_they_are_needed(
     [
         (["--runs", "0"], "'0' is no number from 1"),
         (["--seed", "-1"], "'-1' is no number"),
-        (["--without", "luck"], "invalid"),
+        (["--without", "luck"], "'luck' is no protection; there are inbox, outbox, tombstones"),
+        (["--out", "found.txt"], "--out found.txt: the name of a scenario file ends in .yaml or .yml"),
+        (["--out", "a.yaml", "--json", "./a.yaml"], "--out and --json are both a.yaml"),
+        (["--only", "1"], "--runs is for many drawn histories, and --only shows one history; leave it out"),
         (["--scenario", "nowhere"], "No scenario is named"),
         (["--json", "/nowhere/at/all.json"], "can't be written: No such file"),
     ],

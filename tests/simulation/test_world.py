@@ -170,7 +170,6 @@ def test_nothing_is_done_that_is_not_possible() -> None:
         "order wakes",
         "broker loses ProcessPayment(1)",
         "broker repeats ProcessPayment(1)",
-        "nobody takes ProcessPayment(1)",
         "time passes",
     ):
         assert not world.do(parse_action(text)), text
