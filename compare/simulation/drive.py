@@ -54,6 +54,8 @@ class Anomaly(StrEnum):
     LEAKED_MONEY = "leaked charge"
     UNPAID = "completed unpaid"
     RESURRECTED = "resurrected order"
+    DISAGREEMENT = "saga and order disagree"
+    """The orchestrator takes for completed what has failed, or the other way round."""
     MISTOLD = "mistold"
     """The records on the broker don't say what has happened: something was never told, or wrongly."""
     REPEATED = "handled twice"
@@ -209,6 +211,7 @@ _HARM: Final = {
     "charged means completed or refunded": Anomaly.LEAKED_MONEY,
     "completed means paid and held": Anomaly.UNPAID,
     "failed holds nothing": Anomaly.LEAKED_STOCK,
+    "saga and order agree": Anomaly.DISAGREEMENT,
     "undone means done before": Anomaly.MISTOLD,
     "records and databases agree": Anomaly.MISTOLD,
     "every record has its cause": Anomaly.MISTOLD,
