@@ -91,7 +91,7 @@ def _returned_as_taken(account: Account, undo: Deed, text: str) -> Iterator[Faul
     for standing in account.standings:
         taken = {act.amount for act in standing.acts if act.deed is UNDOES[undo]}
         for act in standing.acts:
-            if act.deed is undo and act.amount and taken and act.amount not in taken:
+            if act.deed is undo and taken and act.amount not in taken:
                 were = f"{act.amount} {text} {max(taken)} had been {UNDOES[undo]}"
                 yield Fault(f"{standing.name}: {were} (by the {account.source})", (standing.order_id,))
 

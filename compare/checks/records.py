@@ -156,7 +156,10 @@ def _moment(at_ms: float, kind: str, cause: str | None) -> tuple[float, bool]:
     An undo comes behind what it undoes, an end behind what leads to it, and a charge that answers a cancel
     behind the charge.
     """
-    return at_ms, kind in _BEHIND or (kind == PaymentProcessed.__name__ and _may_answer_cancel(cause))
+    # What was told at one time has the same time, though it was reckoned in two ways.
+    return round(at_ms, 3), kind in _BEHIND or (
+        kind == PaymentProcessed.__name__ and _may_answer_cancel(cause)
+    )
 
 
 def _may_answer_cancel(cause: str | None) -> bool:
@@ -186,6 +189,8 @@ def _reserved(standing: Standing, word: _Word) -> Standing:
 
 def _released(standing: Standing, word: _Word) -> Standing:
     """Nothing is held any more; the goods may have been there for others since the release was asked for."""
+    if word.body is None and not standing.held:
+        return standing  # how many it was about can't be known
     pieces = _amount(word, "quantity", standing.held)
     latest = max((act.at_ms for act in standing.acts), default=word.cause_ms)
     return replace(_done(standing, Deed.RELEASED, pieces, max(latest, word.cause_ms)), held=0)
@@ -205,6 +210,8 @@ def _declined(standing: Standing, _: _Word) -> Standing:
 
 
 def _refunded(standing: Standing, word: _Word) -> Standing:
+    if word.body is None and not standing.charged:
+        return replace(standing, payment=PaymentStatus.REFUNDED)  # how much it was about can't be known
     cents = _amount(word, "amount_cents", standing.charged)
     refunded = _done(standing, Deed.REFUNDED, cents, word.at_ms)
     return replace(refunded, payment=PaymentStatus.REFUNDED, charged=0)

@@ -182,6 +182,10 @@ class Whim:
             if action.actor == BROKER:
                 names = world.touchable()
             else:
+                wake = Action(action.actor, Verb.WAKES, (), action.mishap)
+                if action.mishap is Mishap.FAILS and left and world.do(wake):
+                    self._lasting[action] -= 1
+                    return wake
                 names = [one.subjects[0] for one in world.takes() if one.actor == action.actor]
             for name in names:
                 again = replace(action, subjects=(name,))

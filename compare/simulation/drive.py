@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import blake2b
 from typing import Final, NamedTuple, Protocol
 
 from common.domain.decision import Rules
-from common.domain.order import OrderStatus
-from common.messages import Reason
 from compare.checks import judge
 from compare.checks.standing import Source
 from compare.checks.verdict import Finding, Verdict
-from compare.faults import Fault as Kind
 from compare.plan import Plan, plan
-from compare.recording import OrderEnd, Recording
+from compare.recording import Recording
 from compare.scenario import Ending, ExpectedOrder, Scenario
 from compare.simulation.actions import Action
+from compare.simulation.oracle import mistold, unexplained
 from compare.simulation.protections import Protection
 from compare.simulation.scripted import script_of
 from compare.simulation.world import World
@@ -30,18 +27,6 @@ _EXPECTATIONS: Final = frozenset({"orders end as expected", "stock is as expecte
 """Checks of what a scenario expects; what happens in a simulated history may change that."""
 _OF_PLACES: Final = "one order, one partition"
 """Without the order of keys it says nothing but that; the question is what harm comes of it."""
-_FAILING: Final = frozenset({Kind.ERROR, Kind.PERMANENT_ERROR, Kind.POISON})
-_DELAYING: Final = _FAILING | {Kind.LOSE}
-_TAKING_AWAY: Final = frozenset({Kind.LOSE, Kind.POISON, Kind.PERMANENT_ERROR})
-_STEPS: Final = ("OrderCreated", "ReserveInventory", "ProcessPayment")
-"""What is asked for again until there is an answer, as often as that is allowed."""
-_TRACE: Final = len("00-") + 32
-"""How much of a `traceparent` is the same for all of a trace."""
-_TOLD_OF: Final = {
-    "cancel": {"OrderCancelRequested", "CancelSaga"},
-    "retry_compensation": {"OrderAborted", "RetryCompensation"},
-}
-"""By request: what the Order service tells of it, in one mode or the other."""
 
 
 class Anomaly(StrEnum):
@@ -192,7 +177,7 @@ def _noticed(world: World, recording: Recording) -> Iterator[Wrong]:
     """What no check looks at, since only a simulated world knows of it."""
     for text in unexplained(world, recording):
         yield Wrong(Anomaly.UNEXPLAINED, text)
-    for text in _strange(world):
+    for text in mistold(world, recording):
         yield Wrong(Anomaly.MISTOLD, text)
     names = {record.id.removesuffix("~1"): record.name for record in world.now_is.broker.records()}
     for (name, message), times in sorted(world.now_is.handled.items()):
@@ -217,143 +202,6 @@ _HARM: Final = {
     "every record has its cause": Anomaly.MISTOLD,
 }
 """By check: the harm that it finds."""
-
-
-def unexplained(world: World, recording: Recording) -> Iterator[str]:
-    """What nothing in the orders, the stock or the history is a reason for: ends, and asking again."""
-    for order in recording.orders:
-        known = _Known(world, recording, order)
-        if (text := _unexplained(known)) is not None:
-            ended = f"{order.status} ({order.reason})" if order.reason else order.status
-            yield f"order {order.number} is {ended}: {text}"
-        if recording.unfinished is None:
-            yield from _ignored(known)
-            yield from _asked_again(known)
-            yield from _asked_too_often(known)
-
-
-class _Known:
-    """What has happened to an order, and can be a reason for what came of it."""
-
-    def __init__(self, world: World, recording: Recording, order: OrderEnd) -> None:
-        self.order = order
-        self.scenario = world.plan.scenario
-        self.spec = self.scenario.orders[order.spec]
-        self.rules = world.plan.rules
-        self.trace = [one for one in recording.trace if one.order_id == order.order_id]
-        self.lost = [one for one in recording.lost.values() if one.order_id == order.order_id]
-        self.granted = {
-            one.what for one in recording.requested if one.order_id == order.order_id and one.accepted
-        }
-        scripted = not world.script.idle
-        self._strikes = Counter(
-            strike.kind
-            for strike in recording.strikes
-            if scripted or strike.order_id in {None, order.order_id}
-        )
-        self._patient = not scripted
-        self._hurried = world.now_is.early or _scripted_delay(self.scenario, recording)
-
-    def struck(self, kinds: Collection[Kind]) -> int:
-        """How many faults of these kinds have struck."""
-        return sum(self._strikes[kind] for kind in kinds)
-
-    def delayed(self, times: int = 1) -> bool:
-        """Whether so many answers may have been missing, or late.
-
-        Each time of asking is kept from being answered by a fault of its own, unless time has passed though
-        there was something to do. Of a scenario's own faults, one may last.
-        """
-        return self._hurried or self.struck(_DELAYING) >= (times if self._patient else 1)
-
-    def missing(self) -> bool:
-        """Whether an answer may have been missing when all that there was to do was done.
-
-        What fails now and then is tried again long before anybody asks for it.
-        """
-        tries = min(self.scenario.patience.retry_tries, self.scenario.patience.undo_tries)
-        return (
-            self._hurried
-            or not self._patient
-            or self.struck(_TAKING_AWAY) > 0
-            or self.struck({Kind.ERROR}) >= tries
-        )
-
-
-def _unexplained(known: _Known) -> str | None:
-    scenario, spec, order = known.scenario, known.spec, known.order
-    due, there = spec.price_cents * spec.quantity, scenario.stock.get(spec.item)
-    wanted = sum(one.quantity * one.count for one in scenario.orders if one.item == spec.item)
-    if order.status == OrderStatus.COMPLETED:
-        if due > known.rules.payment_limit_cents:
-            return f"it is due {due} cents, which is above the limit"
-        return None if there is not None and spec.quantity <= there else "there was not that much of its item"
-    if order.status == OrderStatus.COMPENSATION_FAILED and not (
-        known.struck({Kind.PERMANENT_ERROR}) or known.delayed(scenario.patience.undo_tries)
-    ):
-        return "no undo was kept from succeeding"
-    explained = {
-        Reason.PAYMENT_DECLINED: due > known.rules.payment_limit_cents,
-        Reason.UNKNOWN_ITEM: there is None,
-        Reason.OUT_OF_STOCK: there is not None and wanted > there,
-        Reason.CANCELLED: "cancel" in known.granted,
-        Reason.TIMED_OUT: known.delayed(scenario.patience.deadline_tries),
-        Reason.DEAD_LETTER: known.struck(_FAILING) > 0,
-    }
-    if order.reason is not None and not explained[Reason(order.reason)]:
-        return "nothing has happened to it that would be a reason for that"
-    if order.reason is None and order.status == OrderStatus.FAILED:
-        return "there is no reason given for that"
-    return None
-
-
-def _ignored(known: _Known) -> Iterator[str]:
-    """Requests that were accepted, and of which then nothing was told."""
-    told = {one.type for one in known.trace} | {one.record_type for one in known.lost}
-    for what in sorted(known.granted):
-        if told.isdisjoint(_TOLD_OF[what]):
-            yield f"order {known.order.number} takes the request to {what}, and tells nobody of it"
-
-
-def _asked_again(known: _Known) -> Iterator[str]:
-    """That something was told again, though there was an answer."""
-    if known.missing() or "retry_compensation" in known.granted:
-        return
-    for record in known.trace:
-        if record.attempt > 1:
-            text = f"{record.type} is told again by {record.producer}, though nothing was missing"
-            yield f"order {known.order.number}: {text}"
-            return
-
-
-def _asked_too_often(known: _Known) -> Iterator[str]:
-    """That a step was asked for more often than is allowed."""
-    most = known.scenario.patience.deadline_tries
-    for kind in _STEPS:
-        attempts = {one.attempt for one in known.trace if one.type == kind}
-        if len(attempts) > most:
-            yield f"order {known.order.number}: {kind} is told {len(attempts)} times, but {most} are the most"
-
-
-def _strange(world: World) -> Iterator[str]:
-    """Records that are said to be of another saga, or trace, than that of their order."""
-    traces: dict[bytes, bytes] = {}
-    for record in world.now_is.broker.records():
-        headers, key = dict(record.headers), record.key or b""
-        trace = headers.get("traceparent", b"")[:_TRACE]
-        if headers.get("ce_correlationid") != key:
-            yield f"{record.name} doesn't say that it is of the saga of its order"
-        elif traces.setdefault(key, trace) != trace:
-            yield f"{record.name} is of another trace than what was told of its order before"
-
-
-def _scripted_delay(scenario: Scenario, recording: Recording) -> bool:
-    """Whether one of the scenario's own faults has taken its time."""
-    return any(
-        spec.duration_s > 0 or spec.fault is Kind.REORDER
-        for index, spec in enumerate(scenario.faults)
-        if any(strike.fault == index for strike in recording.strikes)
-    )
 
 
 class Calm:

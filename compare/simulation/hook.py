@@ -34,6 +34,8 @@ class Hook(Probe):
         """What was decided in the transaction under way, as the inbox knows it."""
         self.failed: list[str] = []
         """The orders at which the decider has failed in it."""
+        self.failing: list[tuple[str, str]] = []
+        """What is to be tried again: the command, and what the inbox knows it by."""
 
     def deciding(self, command: Message, because: Cause) -> None:
         """Do what is to be done meanwhile, then fail if that is to be."""
@@ -42,6 +44,8 @@ class Hook(Probe):
             meanwhile()
         if self.error is not None:
             self.failed.append(command.order_id)
+            if self.error is TransientError and not isinstance(command, Resumption):
+                self.failing.append((type(command).__name__, inbox_key(because.id, because.attempt)))
             text = f"{type(command).__name__} of order {because.correlation_id} fails: simulated"
             raise self.error(text)
         if not isinstance(command, Resumption):  # it goes on with something, whose cause it has
@@ -59,3 +63,4 @@ class Hook(Probe):
         self.meanwhile = meanwhile
         self.decided.clear()
         self.failed.clear()
+        self.failing.clear()

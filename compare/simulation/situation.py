@@ -36,6 +36,12 @@ class Situation:
     strikes: tuple[Strike, ...] = ()
     handled: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By service and message: in how many transactions, that were committed, it was decided."""
+    failures: dict[tuple[str, str, str], tuple[int, datetime]] = field(default_factory=dict)
+    """By service, command and message: how often it was tried in vain, and when it was last."""
+    hasty: tuple[tuple[str, str], ...] = ()
+    """The services, and messages, of tries that came too soon after one in vain."""
+    unreadable: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """By service and message: how many of its records were spoiled before it had read them."""
     steps: int = 0
     early: bool = False
     """Whether time has passed though there was something else to do."""
@@ -45,7 +51,8 @@ class Situation:
         return Situation(
             self.now, self.broker.copy(), set(self.down), dict(self.stalled), dict(self.generations),
             dict(self.placed), dict(self.ended), set(self.asked), self.requested, self.strikes,
-            self.handled.copy(), self.steps, self.early,
+            self.handled.copy(), dict(self.failures), self.hasty, self.unreadable.copy(),
+            self.steps, self.early,
         )  # fmt: skip
 
 

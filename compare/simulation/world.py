@@ -340,7 +340,22 @@ class World:
         kind = _KINDS.get(action.mishap) if action.mishap else None
         for order_id in dict.fromkeys(self._hook.failed):
             self._add_strike(kind or Fault.ERROR, action.actor, Boundary.DECIDED, order_id)
+        self._note_tries(action.actor)
         self._hook.error = None
+
+    def _note_tries(self, name: str) -> None:
+        """Note what was tried in vain, and what was tried again too soon after that."""
+        now = self._clock(name)
+        tried = {message for _, message in self._hook.failing} | {*self._hook.decided}
+        for (service, _, message), (times, last) in self.now_is.failures.items():
+            # What was given up is tried anew, and at once, if it comes once more.
+            given_up = times >= min(self._recovery.retry_tries, self._recovery.undo_tries)
+            soon = last + least_delay(self._recovery, times)
+            if service == name and message in tried and now < soon and not given_up:
+                self.now_is.hasty += ((name, message),)
+        for command, message in self._hook.failing:
+            before, _ = self.now_is.failures.get((name, command, message), (0, now))
+            self.now_is.failures[name, command, message] = (before + 1, now)
 
     def _second(self, name: str, batch: Sequence[Stored]) -> list[Outgoing] | None:
         """What another instance does meanwhile; None, if it has to wait."""
@@ -402,6 +417,10 @@ class World:
         elif action.verb is Verb.LOSES:
             broker.lose(record)
         else:
+            kind, message = record.name.partition("(")[0], dict(record.headers)["ce_id"].decode()
+            for name, wiring in self._wirings.items():
+                reads = record.place in self._places[name] and record in self.queue(name, record.place)
+                self.now_is.unreadable[name, message] += reads and kind in wiring.reaction_to
             broker.spoil(record)
         self._skip_all()
         order_id = (record.key or b"").decode()
@@ -750,6 +769,12 @@ class World:
         self._hook.arm(None)
         self._locks.release()
         self._prints.pop(name, None)
+
+
+def least_delay(recovery: Recovery, tries: int) -> timedelta:
+    """How long to wait at least after so many failures: twice as long each time, less a jitter of a fifth."""
+    longest = min(recovery.retry_longest_s, recovery.retry_first_s * 2 ** (tries - 1))
+    return timedelta(seconds=0.8 * longest)
 
 
 def _request(verb: Verb, order: PlacedOrder) -> tuple[Message, OrderStatus | None]:
