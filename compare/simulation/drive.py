@@ -16,7 +16,7 @@ from compare.plan import Plan, plan
 from compare.recording import Recording
 from compare.scenario import Ending, ExpectedOrder, Scenario
 from compare.simulation.actions import Action
-from compare.simulation.oracle import mistold, unexplained
+from compare.simulation.oracle import mistold, tried_wrongly, unexplained
 from compare.simulation.protections import Protection
 from compare.simulation.scripted import script_of
 from compare.simulation.world import World
@@ -179,10 +179,8 @@ def _noticed(world: World, recording: Recording) -> Iterator[Wrong]:
         yield Wrong(Anomaly.UNEXPLAINED, text)
     for text in mistold(world, recording):
         yield Wrong(Anomaly.MISTOLD, text)
-    names = {record.id.removesuffix("~1"): record.name for record in world.now_is.broker.records()}
-    for (name, message), times in sorted(world.now_is.handled.items()):
-        if times > 1:
-            yield Wrong(Anomaly.REPEATED, f"{name} has handled {names.get(message, message)} {times} times")
+    for text in tried_wrongly(world):
+        yield Wrong(Anomaly.REPEATED, text)
 
 
 _BY_RECORDS: Final = f"(by the {Source.RECORDS})"

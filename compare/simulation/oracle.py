@@ -15,7 +15,7 @@ from sqlalchemy import select
 
 from common.domain.order import OrderStatus
 from common.domain.payment import PaymentStatus
-from common.messages import COMPENSATIONS, FailCompensation, Reason
+from common.messages import COMPENSATIONS, CompleteOrder, FailCompensation, FailOrder, Reason
 from common.services import PAYMENTS
 from common.wiring import Wiring
 from compare.faults import Fault as Kind
@@ -36,6 +36,8 @@ _TOLD_OF: Final = {
 }
 """By request: what the Order service tells of it, in one mode or the other."""
 _UNDOS: Final = frozenset(COMPENSATIONS.values())
+_INSISTED: Final = frozenset({CompleteOrder, FailOrder})
+"""What is tried until it succeeds: an end that is decided on has to come."""
 _OF_UNDOS: Final = {
     "orchestrated": (
         frozenset({"RefundPayment", "PaymentRefunded"}),
@@ -51,7 +53,7 @@ _MAY_BE_NOTHING: Final = frozenset({"InventoryReleased", "PaymentRefunded"})
 
 def unexplained(world: World, recording: Recording) -> Iterator[str]:
     """What nothing in the orders, the stock or the history is a reason for: ends, and asking again."""
-    yield from _mistried(world, recording)
+    yield from _never_again(world, recording)
     for order in recording.orders:
         known = _Known(world, recording, order)
         if (text := next(_against(known), None)) is not None:
@@ -175,25 +177,38 @@ def _against(known: _Known) -> Iterator[str]:
         yield "there is no reason given for that"
 
 
-def _mistried(world: World, recording: Recording) -> Iterator[str]:
-    """That what has failed was tried again too often, too soon, or never."""
-    names = {record.id.removesuffix("~1"): record.name for record in world.now_is.broker.records()}
+def _never_again(world: World, recording: Recording) -> Iterator[str]:
+    """What has failed, and was neither tried again nor given up."""
+    if recording.unfinished is not None:
+        return
+    names, handled = _names(world), world.now_is.handled
     buried = {(letter.service.rpartition("/")[2], letter.id) for letter in recording.dead_letters}
-    patience = world.plan.scenario.patience
-    undos = {undo.__name__ for undo in _UNDOS}
+    for service, _, message in world.now_is.failures:
+        if not handled[service, message] and (service, message.partition("~")[0]) not in buried:
+            yield f"{service} fails at {names.get(message, message)}, and never tries it again"
+
+
+def tried_wrongly(world: World) -> Iterator[str]:
+    """What was handled twice, or tried again too often, or too soon, after it had failed."""
+    names, patience = _names(world), world.plan.scenario.patience
+    for (service, message), times in sorted(world.now_is.handled.items()):
+        if times > 1:
+            yield f"{service} has handled {names.get(message, message)} {times} times"
+    undos, insisted = ({kind.__name__ for kind in kinds} for kinds in (_UNDOS, _INSISTED))
     # What was given up is forgotten, and tried anew if it comes once more.
     copies = Counter(record.id.removesuffix("~1") for record in world.now_is.broker.records())
     for (service, command, message), (times, _) in world.now_is.failures.items():
-        insists = {one.__name__ for one in world.mode.service(service).domain.insists_on}
         most = patience.undo_tries if command in undos else patience.retry_tries
-        name = names.get(message, message)
-        if times > most * max(1, copies[message]) and command not in insists:
+        if times > most * max(1, copies[message]) and command not in insisted:
+            name = names.get(message, message)
             yield f"{service} tries {name} {times} times in vain, but {most} are the most"
-        given_up = (service, message.partition("~")[0]) in buried
-        if recording.unfinished is None and not world.now_is.handled[service, message] and not given_up:
-            yield f"{service} fails at {name}, and never tries it again"
     for service, message in world.now_is.hasty:
         yield f"{service} tries {names.get(message, message)} again sooner than it is to after a failure"
+
+
+def _names(world: World) -> dict[str, str]:
+    """By message, as the inbox knows it: its name."""
+    return {record.id.removesuffix("~1"): record.name for record in world.now_is.broker.records()}
 
 
 def _ignored(known: _Known) -> Iterator[str]:
@@ -232,9 +247,12 @@ def _asked_again(known: _Known) -> Iterator[str]:
 
 
 def _asked_too_often(known: _Known) -> Iterator[str]:
-    """That a step was asked for more often than is allowed."""
-    most = known.scenario.patience.deadline_tries
-    for kind in _STEPS:
+    """That a step, or an undo, was asked for more often than is allowed; an operator begins anew."""
+    patience = known.scenario.patience
+    limits = dict.fromkeys(_STEPS, patience.deadline_tries)
+    if "retry_compensation" not in known.granted:
+        limits |= dict.fromkeys(("ReleaseInventory", "RefundPayment", "OrderAborted"), patience.undo_tries)
+    for kind, most in limits.items():
         attempts = {one.attempt for one in known.trace if one.type == kind}
         if len(attempts) > most:
             yield f"order {known.order.number}: {kind} is told {len(attempts)} times, but {most} are the most"
@@ -332,7 +350,8 @@ def _undone_before(recording: Recording, numbers: Mapping[str, int]) -> Iterator
     ):
         since: dict[str, int] = {}
         for record in recording.trace:
-            if record.type == done and not record.poisoned:
+            something = record.body.get("quantity") or record.body.get("amount_cents")
+            if record.type == done and something:
                 since.setdefault(record.order_id, record.offset)
         for record in recording.trace:
             first = since.get(record.order_id)
@@ -345,7 +364,7 @@ def _undone_before(recording: Recording, numbers: Mapping[str, int]) -> Iterator
 def _misburied(world: World, recording: Recording, numbers: Mapping[str, int]) -> Iterator[str]:
     """Dead letters that should not be there, that say what is not so, or that are missing."""
     services = {str(wiring): wiring for wiring in world.mode.services}
-    names = {record.id.partition("~")[0]: record.name for record in world.now_is.broker.records()}
+    names = {message.partition("~")[0]: name for message, name in reversed(_names(world).items())}
     buried = Counter((letter.service, letter.id) for letter in recording.dead_letters)
     for letter in recording.dead_letters:
         wrong = [*_wrongly_buried(world, letter, services[letter.service])]
@@ -383,7 +402,7 @@ def _wrongly_buried(world: World, letter: DeadLetterSeen, wiring: Wiring) -> Ite
     reaction = wiring.reaction_to.get(letter.type)
     if letter.reason != "failed" or reaction is None:
         return
-    if reaction.command in wiring.domain.insists_on:
+    if reaction.command in _INSISTED:
         yield f"is given up by {wiring.name}, which is to try it until it succeeds"
     patience = world.plan.scenario.patience
     most = patience.undo_tries if reaction.command in _UNDOS else patience.retry_tries
