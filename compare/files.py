@@ -22,14 +22,17 @@ def check_writable(option: str, target: str | None) -> None:
     """
     if target is None or target == STANDARD_OUTPUT:
         return
-    # Of a link to nowhere, it is the file that would be new.
-    path = Path(target).resolve()
+    path = Path(target)
+    is_new = not path.exists()
 
     def attempt() -> None:
-        is_new = not path.exists()
         path.open("a", encoding="utf-8").close()
         if is_new:
-            path.unlink()
+            # Of a link to nowhere, it is the file that would be new.
+            path.resolve().unlink()
+
+    if path.is_fifo() or path.is_char_device():
+        return  # to open it and close it again would be the end of it for whoever reads there
 
     writing(f"{option} {target}", attempt)
 

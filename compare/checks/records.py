@@ -46,20 +46,20 @@ _TAKEN_UP: Final[dict[str, OrderStatus]] = {
 """By type of what may happen to an order more than once: the status in which it is news again.
 
 An operator can have a failed compensation tried again, and it can fail again."""
-_BEHIND: Final = frozenset(
-    kind.__name__
-    for kind in (
-        InventoryReleased,
-        PaymentRefunded,
-        OrderCompleted,
-        OrderFailed,
-        OrderCompensationFailed,
-        SagaCompleted,
-        SagaFailed,
-        SagaCompensationFailed,
+_AN_ANSWER: Final = 1
+_RANKS: Final = {
+    kind.__name__: rank
+    for rank, kinds in enumerate(
+        (
+            (InventoryReleased, PaymentRefunded),
+            (OrderCompensationFailed, SagaCompensationFailed),
+            (OrderCompleted, OrderFailed, SagaCompleted, SagaFailed),
+        ),
+        start=_AN_ANSWER + 1,
     )
-)
-"""What comes last among what a service tells in one transaction."""
+    for kind in kinds
+}
+"""By type: where it comes among what a service tells in one transaction, if not first."""
 ANY_REASON: Final = "(can't be read)"
 """The reason in a record of which only the headers could be read."""
 
@@ -128,7 +128,7 @@ def _words(records: Sequence[TraceRecord], lost: Sequence[_Lost], placed_ms: flo
     waiting = sorted(lost, key=lambda one: _moment(one.at_ms, one.type, one.cause))
     heard, told = set[str](), set[tuple[str, int]]()
 
-    def until(moment: tuple[float, bool]) -> Iterator[_Word]:
+    def until(moment: tuple[float, int]) -> Iterator[_Word]:
         while waiting and _moment(waiting[0].at_ms - placed_ms, waiting[0].type, waiting[0].cause) < moment:
             at_ms, message, kind, cause = waiting.pop(0)
             again = message in heard
@@ -147,19 +147,18 @@ def _words(records: Sequence[TraceRecord], lost: Sequence[_Lost], placed_ms: flo
             cause_ms = min(record.at_ms, times.get(record.causation_id, record.at_ms))
             body = readable.get(record.id)
             yield _Word(record.type, body, record.at_ms, cause_ms, record.cause, again)
-    yield from until((math.inf, True))
+    yield from until((math.inf, 0))
 
 
-def _moment(at_ms: float, kind: str, cause: str | None) -> tuple[float, bool]:
-    """When something was told, and whether it comes behind others of its transaction.
+def _moment(at_ms: float, kind: str, cause: str | None) -> tuple[float, int]:
+    """When something was told, and where it comes among what was told in the same transaction.
 
-    An undo comes behind what it undoes, an end behind what leads to it, and a charge that answers a cancel
-    behind the charge.
+    A charge that answers a cancel comes behind the charge, an undo behind what it undoes, and an end behind
+    what leads to it.
     """
+    answers = kind == PaymentProcessed.__name__ and _may_answer_cancel(cause)
     # What was told at one time has the same time, though it was reckoned in two ways.
-    return round(at_ms, 3), kind in _BEHIND or (
-        kind == PaymentProcessed.__name__ and _may_answer_cancel(cause)
-    )
+    return round(at_ms, 3), _AN_ANSWER if answers else _RANKS.get(kind, 0)
 
 
 def _may_answer_cancel(cause: str | None) -> bool:

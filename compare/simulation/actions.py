@@ -75,6 +75,17 @@ DEATHS: Final[dict[Mishap, Boundary | None]] = {
 }
 """By way of dying: the boundary at which it strikes; half-way through publishing is none of them."""
 
+_OF_A_REQUEST: Final = frozenset({*DEATHS, Mishap.STALLS})
+MISHAPS_OF: Final[Mapping[Verb, frozenset[Mishap]]] = {
+    Verb.TAKES: frozenset(Mishap),
+    Verb.WAKES: frozenset(Mishap),
+    Verb.PLACES: _OF_A_REQUEST,
+    Verb.CANCELS: _OF_A_REQUEST,
+    Verb.RETRIES: _OF_A_REQUEST,
+    Verb.STARTS: frozenset(DEATHS),
+}
+"""By what a service does: what can happen to it meanwhile."""
+
 OF_SERVICES: Final = frozenset({Verb.TAKES, Verb.WAKES, Verb.STARTS, Verb.GOES_ON})
 """What only a service does."""
 WRONGS: Final = frozenset({Verb.REPEATS, Verb.LOSES, Verb.SPOILS})
@@ -171,11 +182,18 @@ def parse_action(text: str) -> Action:
         message = f"{text!r}: {action.actor!r} is nobody who {action.verb}; that is for: {who}"
         raise ValueError(message)
     names_something = action.verb in _WITH_RECORDS or action.verb in _WITH_ORDER
-    if bool(action.subjects) is not names_something or (action.beside and action.verb is not Verb.TAKES):
+    if bool(action.subjects) is not names_something or not _fits(action):
         raise _nothing(text)
     for subject in (*action.subjects, *action.beside):
         _check_subject(text, action.verb, subject)
     return action
+
+
+def _fits(action: Action) -> bool:
+    """Whether such a thing can happen so: with so many subjects, with that mishap, or beside something."""
+    if action.verb is not Verb.TAKES and (action.beside or len(action.subjects) > 1):
+        return False
+    return action.mishap is None or (action.mishap in MISHAPS_OF.get(action.verb, ()) and not action.beside)
 
 
 def _check_subject(text: str, verb: Verb, subject: str) -> None:

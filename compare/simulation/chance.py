@@ -6,14 +6,14 @@ than having a little of everything in each (Groce et al., "Swarm Testing", ISSTA
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from random import Random
 from typing import Final, TypeVar
 
 from compare.scenario import CancelSpec, Ending, ExpectedOrder, OrderSpec, RecoverySpec, Scenario
-from compare.simulation.actions import BROKER, DEATHS, TIME_PASSES, Action, Mishap, Verb
+from compare.simulation.actions import BROKER, MISHAPS_OF, TIME_PASSES, Action, Mishap, Verb
 from compare.simulation.drive import Calm
 from compare.simulation.world import World
 
@@ -234,7 +234,7 @@ class Whim:
         """Something going wrong."""
         danger = self._chance.pick(self._dangers)
         if isinstance(danger, Mishap):
-            hit = [action for action in world.enabled() if danger in _MISHAPS_OF.get(action.verb, ())]
+            hit = [action for action in world.enabled() if danger in MISHAPS_OF.get(action.verb, ())]
             if not hit:
                 return None
             undoing = [action for action in hit if any(map(_undoes, action.subjects))]
@@ -257,15 +257,3 @@ class Whim:
 def _undoes(name: str) -> bool:
     """Whether a record is of the way back, which is seldom gone."""
     return name.startswith(_WAY_BACK)
-
-
-_OF_A_REQUEST: Final = frozenset({*DEATHS, Mishap.STALLS})
-_MISHAPS_OF: Final[Mapping[Verb, frozenset[Mishap]]] = {
-    Verb.TAKES: frozenset(Mishap),
-    Verb.WAKES: frozenset(Mishap),
-    Verb.PLACES: _OF_A_REQUEST,
-    Verb.CANCELS: _OF_A_REQUEST,
-    Verb.RETRIES: _OF_A_REQUEST,
-    Verb.STARTS: frozenset(DEATHS),
-}
-"""By what a service does: what can happen to it meanwhile."""

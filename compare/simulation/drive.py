@@ -160,7 +160,7 @@ def conclude(
 def _judged(findings: Sequence[Finding]) -> Iterator[Wrong]:
     """What the checks have found, by the harm that it does.
 
-    What is wrong by the records alone is right in the databases: then no order is harmed, but somebody has
+    Where the databases are right, and only the records wrong, no order is harmed by that, but somebody has
     not been told of it, or too often.
     """
     for finding in findings:

@@ -3,7 +3,7 @@
 The schedule is the history itself, for the simulation, which follows it and looks at no faults then but
 those that the scenario had before. The others are for a replay, in which nobody chooses the order of events:
 of the mishaps, those that a scenario file has words for. These have none: to die half-way through publishing,
-or while starting, waking or taking a request, and anything that hits the second or a later attempt of a
+anything while starting, waking or taking a request, and anything that hits the second or a later attempt of a
 message, but not the first.
 """
 
@@ -99,10 +99,11 @@ def _orders(
 ) -> tuple[tuple[OrderSpec, ...], Mapping[int, str]]:
     """The orders one by one, and the name of each.
 
-    Orders alike stay together if others wait for the end of all of them.
+    Orders alike stay together if others wait for the end of all of them, or a fault aims at any of them.
     """
     taken = {spec.name for spec in history.scenario.orders}
     awaited = {spec.after for spec in history.scenario.orders} - {None}
+    awaited |= {fault.order for fault in history.scenario.faults}
     specs: list[OrderSpec] = []
     names: dict[int, str] = {}
     for order in history.plan.orders:

@@ -42,8 +42,7 @@ def shrink(world: World, history: History, told: Told = lambda _tries: None) -> 
     """The smallest history found that has one of the same anomalies.
 
     Small is, in this order: few orders, few of the scenario's own faults, few mishaps, few other actions in
-    the schedule. The same history
-    always shrinks to the same one.
+    the schedule. The same history always shrinks to the same one.
     """
     search = _Search(world, history, told)
     while search.improved():

@@ -140,7 +140,7 @@ def _check_out(out: str | None, json: str | None) -> None:
 def _check_unused(arguments: argparse.Namespace, why: str, *options: str) -> None:
     for option in options:
         if getattr(arguments, option) is not None:
-            message = f"--{option} is for many drawn histories, and {why}; leave it out."
+            message = f"--{option} has no use here, for {why}; leave it out."
             raise ConfigurationError(message)
 
 

@@ -123,7 +123,7 @@ class Swept:
     ends: int
     seconds: float
     stopped_by: str | None
-    """The bound that has kept it from some histories, by its option; None if it has seen all of them."""
+    """What has kept it from some histories, such as a bound's option; None if it has seen all of them."""
     outcomes: Mapping[Outcome, int]
     """By outcome: how many ends."""
     cells: Mapping[Spot, Cell]
@@ -208,9 +208,8 @@ def sweep(  # noqa: PLR0913 - what is not about the saga has defaults, and is na
     goes wrong is the last.
     """
     # A history is followed by recursion, a few frames deep for each of its actions.
-    limit = sys.getrecursionlimit()
+    world, limit = RememberingWorld(mode, protections), sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, _FRAMES * bounds.most_steps))
-    world = RememberingWorld(mode, protections)
     try:
         return _Sweep(world, saga, bounds, told, first_only=first_only).run(rules or Rules())
     finally:

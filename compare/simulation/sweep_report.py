@@ -17,6 +17,7 @@ from compare.checks import Verdict
 from compare.recording import Frozen
 from compare.signs import Pen
 from compare.simulation.protections import Protection
+from compare.simulation.sagas import SAGAS
 from compare.simulation.sweep import CRASHES, START, WAKE, Bounds, Cell, Outcome, Spot, Swept
 
 _STEPS: Final = (*Step, WAKE, START)
@@ -112,7 +113,7 @@ def _counted(outcomes: Mapping[Outcome, int]) -> dict[str, int]:
 def print_sweep(console: Console, document: SweepDocument, swept: Sequence[Swept]) -> None:
     """Print it for people."""
     pen = Pen(console)
-    console.print(_heading(document))
+    console.print(_heading(document, swept))
     if any(part.cells for part in swept):
         console.print(matrix(pen, swept))
     console.print(_numbers(swept))
@@ -129,11 +130,13 @@ def print_sweep(console: Console, document: SweepDocument, swept: Sequence[Swept
         )
 
 
-def _heading(document: SweepDocument) -> str:
+def _heading(document: SweepDocument, swept: Sequence[Swept]) -> str:
     counted = {"crash": document.crashes, "repeat": document.repeats, "early deadline": document.early}
     most = ", ".join(f"{number} x {what}" for what, number in counted.items() if number)
     without = f", without {' and '.join(document.without)}" if document.without else ""
-    return f"In each history, at most: {most or 'nothing out of the ordinary'}{without}."
+    losing = [name for name in dict.fromkeys(part.saga for part in swept) if SAGAS[name].losses]
+    losses = f", and a loss in {' and '.join(losing)}" if losing else ""
+    return f"In each history, at most: {most or 'nothing out of the ordinary'}{losses}{without}."
 
 
 def matrix(pen: Pen, swept: Sequence[Swept]) -> Table:
@@ -196,7 +199,7 @@ def _numbers(swept: Sequence[Swept]) -> Table:
     for name in ("histories", "states", "ends", "seconds"):
         # Where there isn't room, words are broken, for part of a number is another number.
         table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("")
+    table.add_column("", overflow="fold")
     for part in swept:
         _add(table, part.saga, part.mode, [part])
     _add(table, "in all", "", swept)

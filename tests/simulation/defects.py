@@ -755,7 +755,14 @@ def _neighbours_lost(patch: pytest.MonkeyPatch, _: Mode) -> None:
     patch.setattr(Batch, "run", until_unreadable)
 
 
-@defect("a failing command takes the rest of its batch along", A.UNEXPLAINED, A.STUCK, A.OTHER, orders=3)
+@defect(
+    "a failing command takes the rest of its batch along",
+    A.UNEXPLAINED,
+    A.STUCK,
+    A.OTHER,
+    A.MISTOLD,
+    orders=3,
+)
 def _neighbours_fail(patch: pytest.MonkeyPatch, _: Mode) -> None:
     run, failed = Batch.run, Batch._failed
     gone: set[int] = set()

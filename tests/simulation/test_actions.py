@@ -38,6 +38,14 @@ def test_an_action_is_read_as_it_is_written(action: Action) -> None:
         "payment takes ProcessPayment",
         "customer places OrderCreated(1)",
         "broker loses OrderCreated(1) beside OrderCreated(2)",
+        "broker loses OrderCreated(1) + OrderCreated(2)",
+        "broker loses OrderCreated(1), dies before",
+        "time passes, fails",
+        "customer places 1, fails",
+        "customer places 1 + 2",
+        "payment starts, stalls",
+        "payment goes on, dies before",
+        "inventory takes OrderCreated(1) beside OrderCreated(2), dies before",
     ],
 )
 def test_what_can_not_happen_is_refused(text: str) -> None:

@@ -117,6 +117,21 @@ def test_what_needs_no_schedule_has_an_empty_one(tmp_path: Path) -> None:
     assert main(["simulate", "--scenario", str(again)]) == 0
 
 
+def test_a_fault_of_orders_alike_is_kept(tmp_path: Path) -> None:
+    """They stay together, under the name that it aims at."""
+    file, again = tmp_path / "mine.yaml", tmp_path / "again.yaml"
+    file.write_text(
+        "description: One of two is lost.\nstock: {laptop: 5}\n"
+        "orders:\n- {name: two, count: 2, item: laptop, price: 100, expect: COMPLETED}\n"
+        "faults: [{fault: lose, step: pay, record: answer, order: two}]\n"
+    )
+    found = ["--seed", "1", "--runs", "20", "--workers", "1", "--out", str(again)]
+    assert main(["simulate", "--scenario", str(file), "--without", "deadlines", *found]) == 1
+    scenario = find_scenario(str(again))
+    assert (scenario.own_faults, scenario.orders[0].name, scenario.orders[0].count) == (1, "two", 2)
+    assert main(["simulate", "--scenario", str(again), "--without", "deadlines"]) == 1
+
+
 def test_what_in_a_schedule_never_came_about_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -199,7 +214,7 @@ def test_a_scenarios_own_faults_are_kept_if_they_are_needed(
         (["--without", "luck"], "'luck' is no protection; there are inbox, outbox, tombstones"),
         (["--out", "found.txt"], "--out found.txt: the name of a scenario file ends in .yaml or .yml"),
         (["--out", "a.yaml", "--json", "./a.yaml"], "--out and --json are both a.yaml"),
-        (["--only", "1"], "--runs is for many drawn histories, and --only shows one history; leave it out"),
+        (["--only", "1"], "--runs has no use here, for --only shows one history; leave it out"),
         (["--scenario", "nowhere"], "No scenario is named"),
         (["--json", "/nowhere/at/all.json"], "can't be written: No such file"),
     ],

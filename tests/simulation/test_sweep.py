@@ -192,14 +192,53 @@ def test_the_matrix_shows_what_goes_wrong() -> None:
     assert f"/ {stuck} /" in _printed([swept])
 
 
+@pytest.mark.parametrize(
+    ("bounds", "stopped_by"),
+    [
+        (replace(ONE_CRASH, most_steps=5), "--most-steps"),
+        (replace(ONE_CRASH, most_states=10), "--most-states"),
+        (replace(ONE_CRASH, most_seconds=0.0), "--seconds"),
+    ],
+    ids=str,
+)
+def test_a_bound_that_was_reached_is_named(bounds: Bounds, stopped_by: str) -> None:
+    """Whoever wants all of it knows what to raise."""
+    swept = sweep(MODES["choreographed"], SAGAS["happy"], bounds)
+    assert (swept.stopped_by, swept.exhausted) == (stopped_by, False)
+    assert f"not exhausted: {stopped_by}" in _reported([swept], bounds)
+
+
+def test_a_sweep_says_what_it_has_looked_at() -> None:
+    """What may have gone wrong in each history, and where else to look for what it can't find."""
+    bounds, locks = Bounds(crashes=1, repeats=1), frozenset({Protection.ROW_LOCKS})
+    swept = replace(sweep(MODES["choreographed"], SAGAS["happy"], ONE_CRASH), saga="timed-out")
+    assert "at most: 1 x crash, 1 x repeat, and a loss in timed-out." in _reported([swept], bounds)
+    assert "See `ablate`" not in _reported([swept], bounds)
+    assert "without row-locks." in _reported([swept], bounds, locks)
+    assert "See `ablate`" in _reported([swept], bounds, locks)
+
+
+def test_a_sweep_leaves_the_interpreter_as_it_was() -> None:
+    """It needs deep recursion, and what comes after it does not."""
+    before = sys.getrecursionlimit()
+    sweep(MODES["choreographed"], SAGAS["happy"], Bounds(crashes=0, repeats=0, most_steps=before))
+    assert sys.getrecursionlimit() == before
+
+
 def test_no_number_is_cut_off() -> None:
     """Where a terminal is too narrow for a table, its numbers are whole all the same."""
     swept = replace(sweep(MODES["choreographed"], SAGAS["happy"], ONE_CRASH), histories=12_345_678_901)
+    assert _reported([swept], ONE_CRASH, width=60).count("12,345,678,901") == 2
+
+
+def _reported(
+    swept: list[Swept], bounds: Bounds, without: frozenset[Protection] = NONE, width: int = 200
+) -> str:
     console = PlainConsole()
-    console.file = StringIO()
-    console.width = 60
-    print_sweep(console, sweep_document(ONE_CRASH, NONE, [swept]), [swept])
-    assert console.file.getvalue().count("12,345,678,901") == 2
+    console.file = output = StringIO()
+    console.width = width
+    print_sweep(console, sweep_document(bounds, without, swept), swept)
+    return output.getvalue()
 
 
 def _printed(swept: list[Swept]) -> str:

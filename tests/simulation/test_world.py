@@ -253,13 +253,45 @@ def test_what_never_ends_is_stuck(mode: str) -> None:
             ),
             id="the answer to a cancel is there, and what it repeats comes later",
         ),
+        pytest.param(
+            "choreographed",
+            (
+                "inventory takes OrderCreated(1)",
+                "time passes",
+                "order wakes",
+                "payment takes InventoryReserved(1) + OrderAborted(1)~2",
+                "broker loses PaymentProcessed(1)",
+            ),
+            id="a charge is lost, and comes before its refund",
+        ),
     ],
 )
 def test_what_a_transaction_tells_is_in_order_though_part_of_it_is_lost(
     mode: str, schedule: tuple[str, ...]
 ) -> None:
     """The records' account puts what is lost where its service has told it, not before or behind all else."""
-    history = happen(mode, orders(100, cancel=True), *schedule)
+    impatient = {"recovery": RecoverySpec(deadline_tries=1)} if "time passes" in schedule else {}
+    cancel = any("Cancel" in line or "+ ReleaseInventory" in line for line in schedule)
+    history = happen(mode, orders(100, cancel=cancel).model_copy(update=impatient), *schedule)
+    assert set(schedule) <= set(map(str, history.actions))
+    assert not history.faults
+
+
+def test_of_two_ends_in_one_transaction_the_first_is_lost() -> None:
+    """The records' account has them in their order: what failed first has ended after all."""
+    schedule = (
+        "inventory takes ReleaseInventory(1), fails for good",
+        "time passes",
+        "orchestrator wakes",
+        "time passes",
+        "order wakes",
+        "time passes",
+        "orchestrator wakes",
+        "inventory takes ReleaseInventory(1)~2",
+        "orchestrator takes InventoryReleaseFailed(1) + InventoryReleased(1)~2",
+        "broker loses SagaCompensationFailed(1)",
+    )
+    history = happen("orchestrated", orders(600), *schedule)
     assert set(schedule) <= set(map(str, history.actions))
     assert not history.faults
 
