@@ -14,21 +14,24 @@ from typing import Any, Final
 import msgspec
 import pytest
 
+import choreographed.payment
 import common.batch
 import common.core
 import common.domain.inventory
 import common.domain.order
 import common.domain.payment
+import common.recovery
 import common.store.runtime
 import common.wiring
 import orchestrated.orchestrator
-from common.batch import Batch, Task, Unreadable
+from common.batch import Batch, Service, Task, Unreadable
 from common.core import Core
 from common.domain.decision import Decision
 from common.domain.inventory import Inventory, Reservation, ReservationStatus, Stock
 from common.domain.order import Order, OrderStatus
 from common.domain.payment import Payment, PaymentStatus
 from common.envelope import Cause, Outgoing
+from common.errors import PermanentError
 from common.messages import (
     CancelPayment,
     CancelSaga,
@@ -42,6 +45,7 @@ from common.messages import (
     Message,
     OrderCancelRequested,
     OrderCreated,
+    Overdue,
     PaymentDeclined,
     PaymentProcessed,
     PaymentRefunded,
@@ -857,3 +861,173 @@ def _wake_without_outbox(patch: pytest.MonkeyPatch, _: Mode) -> None:
         return outgoing
 
     patch.setattr(Core, "wake", forgetful)
+
+
+# What only somebody sees who knows all that has happened: what is told wrongly, or done too soon. These come
+# last, so that the defects before them keep their numbers, by which some cases are always run.
+
+
+@defect("a refund tells that there was nothing to give back", A.MISTOLD)
+def _refund_of_nothing(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    refunded = payment._refunded
+    patch.setattr(
+        payment,
+        "_refunded",
+        lambda known, reason: msgspec.structs.replace(refunded(known, reason), amount_cents=0),
+    )
+
+
+@defect("a release tells that there was nothing to give back", A.MISTOLD)
+def _release_of_nothing(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    released = inventory._released
+    patch.setattr(
+        inventory,
+        "_released",
+        lambda ended, command: msgspec.structs.replace(released(ended, command), item=None, quantity=0),
+    )
+
+
+@defect("another item is told to be reserved", A.MISTOLD)
+def _wrong_item_told(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    reserved = inventory._reserved
+    patch.setattr(
+        inventory,
+        "_reserved",
+        lambda command, _item, quantity: reserved(command, command.order_id, quantity),
+    )
+
+
+@defect("a release that succeeds after all is taken for late", A.UNEXPLAINED, modes=ORCHESTRATED, actions=5)
+def _late_release_ignored(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    _with_rows(patch, *late(S.COMPENSATION_FAILED, InventoryReleased))
+
+
+@defect("a cancel refunds a payment that is captured", A.UNEXPLAINED, modes=ORCHESTRATED)
+def _captured_and_refunded(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    _with_rows(patch, row(S.PROCESSING_PAYMENT, CancelSaga, S.COMPENSATING, compensate))
+
+
+@defect("somebody else is charged", A.MISTOLD, modes=ORCHESTRATED)
+def _another_customer(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    def charge_another(saga: OrderSaga) -> ProcessPayment:
+        return msgspec.structs.replace(process_payment(saga), customer_id=saga.order_id)
+
+    _with_rows(patch, row(S.RESERVING_INVENTORY, InventoryReserved, S.PROCESSING_PAYMENT, charge_another))
+
+
+@defect("somebody else is charged than who is told", A.MISTOLD, modes=CHOREOGRAPHED)
+def _another_customer_told(_: pytest.MonkeyPatch, mode: Mode) -> Mode:
+    def charge_another(event: InventoryReserved) -> ProcessPayment:
+        charged = choreographed.payment.process_payment(event)
+        return msgspec.structs.replace(charged, customer_id=event.order_id)
+
+    return _with_reactions(mode, payment=(on(InventoryReserved, charge_another),))
+
+
+@defect("a retry forgets how often it was tried", A.REPEATED)
+def _tries_forgotten(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    read = Core._read
+    patch.setattr(Core, "_read", lambda core, record, _tries=0: read(core, record))
+
+
+@defect(
+    "an undo has the tries of the step before it", A.UNEXPLAINED, modes=ORCHESTRATED, orders=2, actions=11
+)
+def _tries_carried(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    arm = Batch._arm
+
+    def carry(batch: Batch, command: Message, because: Cause, was: str, status: str) -> None:
+        timed_out = isinstance(command, TimedOut)
+        arm(batch, Overdue(order_id=command.order_id) if timed_out else command, because, was, status)
+
+    patch.setattr(Batch, "_arm", carry)
+
+
+@defect("an end that fails for good is given up", A.MISTOLD)
+def _end_given_up(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    failed = Batch._failed
+
+    def give_up(batch: Batch, task: Task, error: Exception) -> None:
+        domain = batch._domain
+        if isinstance(error, PermanentError):
+            batch._domain = replace(domain, insists_on=frozenset())
+        failed(batch, task, error)
+        batch._domain = domain
+
+    patch.setattr(Batch, "_failed", give_up)
+
+
+@defect("what fails is tried once more than is allowed", A.MISTOLD, A.REPEATED)
+def _one_try_more(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    failed = Batch._failed
+
+    def persist(batch: Batch, task: Task, error: Exception) -> None:
+        service, known = batch._service, batch._service.recovery
+        more = replace(known, retry_tries=known.retry_tries + 1, undo_tries=known.undo_tries + 1)
+        batch._service = replace(service, recovery=more)
+        failed(batch, task, error)
+        batch._service = service
+
+    patch.setattr(Batch, "_failed", persist)
+
+
+@defect("what fails is tried again at once", A.REPEATED)
+def _tried_at_once(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    retry_later = Batch._retry_later
+
+    def retry_now(batch: Batch, task: Task, record: Any, tries: int, _due: str) -> None:  # noqa: ANN401 - passed on
+        retry_later(batch, task, record, tries, batch._at)
+
+    patch.setattr(Batch, "_retry_later", retry_now)
+
+
+@defect("what fails again and again is tried as soon as at first", A.REPEATED)
+def _no_growth(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    patch.setattr(common.recovery, "_GROWTH", 1)
+
+
+@defect("nothing is decided in place of what can't be read", A.MISTOLD)
+def _nothing_instead(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    bury = Batch._bury
+    patch.setattr(
+        Batch,
+        "_bury",
+        lambda batch, unreadable: bury(batch, msgspec.structs.replace(unreadable, command=None)),
+    )
+
+
+@defect("of what can't be read in a partition, only the first is noticed", A.MISTOLD)
+def _known_by_partition(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    patch.setattr(Unreadable, "key", property(lambda one: f"00/{one.record.topic}/{one.record.partition}"))
+
+
+@defect("a dead letter says that it was tried once less", A.MISTOLD)
+def _wrong_tries_told(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    send = Batch._send_to_dead_letters
+    patch.setattr(
+        Batch,
+        "_send_to_dead_letters",
+        lambda batch, record, reason, error, tries: send(batch, record, reason, error, tries - 1),
+    )
+
+
+@defect("the history names the order as the cause", A.MISTOLD)
+def _history_without_cause(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    add_history = journal.add_history
+    patch.setattr(
+        common.batch,
+        "add_history",
+        lambda transaction, changes: add_history(
+            transaction, [one._replace(cause_id=one.order_id) for one in changes]
+        ),
+    )
+
+
+@defect("a message names its order as its cause", A.MISTOLD)
+def _cause_is_the_order(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    _with_header(patch, "ce_causationid", lambda told: dict(told.headers)["ce_subject"])
+
+
+@defect("all that is told is told by the Order service", A.MISTOLD)
+def _one_source(patch: pytest.MonkeyPatch, _: Mode) -> None:
+    patch.setattr(Service, "source", property(lambda service: f"/{service.wiring.mode}/order"))
