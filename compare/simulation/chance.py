@@ -48,8 +48,10 @@ _WAY_BACK: Final = (
 )
 """What the names of records begin with that undo something, or tell that it is undone."""
 _NAMES: Final = ("order", "orchestrator", "inventory", "payment")
+_TELLERS: Final = ("Order", "Inventory", "Payment")
+"""What the names of events begin with, by the service that tells them."""
 _IN_TURN: Final = 0.1
-"""How often a laggard is as fast as the others."""
+"""How often what lags behind is as fast as the others."""
 _DANGERS: Final[tuple[Danger, ...]] = (*Mishap, Verb.REPEATS, Verb.LOSES, Verb.SPOILS, Verb.PASSES)
 
 
@@ -131,6 +133,8 @@ class Whim:
         """How often time is to pass before anybody takes anything."""
         self._laggards = [name for name in _NAMES if chance.happens(0.2)]
         """Services that mostly let the others go first."""
+        self._late = tuple(of for of in _TELLERS if chance.happens(0.15))
+        """What the names of records begin with that mostly come after the others: topics have no order."""
         self._mishaps = 0
         self._steps = 0
         self._calm = Calm()
@@ -201,6 +205,8 @@ class Whim:
             return None
         if self._laggards and not self._chance.happens(_IN_TURN):
             found = [one for one in found if one.actor not in self._laggards] or found
+        if self._late and not self._chance.happens(_IN_TURN):
+            found = [one for one in found if not "".join(one.subjects).startswith(self._late)] or found
         action = self._chance.pick(found)
         if action.verb is not Verb.TAKES:
             return action

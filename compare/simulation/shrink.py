@@ -14,8 +14,8 @@ from decimal import Decimal
 from typing import Final, NamedTuple
 
 from compare.scenario import OrderSpec, RecoverySpec, Scenario
-from compare.simulation.actions import BROKER, TIME_PASSES, Action, Verb
-from compare.simulation.drive import MOST_STEPS, Anomaly, History, Schedule, drive, simulated_plan
+from compare.simulation.actions import BROKER, MISHAPS_OF, TIME_PASSES, Action, Verb
+from compare.simulation.drive import MOST_STEPS, Anomaly, Calm, History, Schedule, drive, simulated_plan
 from compare.simulation.world import World
 
 MOST_TRIES: Final = 600
@@ -101,9 +101,20 @@ class _Search:
                 self._try(self.scenario.model_copy(update={"recovery": once}), self.schedule)
 
     def have_one_thing_go_wrong(self) -> None:
-        """Have a single record get lost, or spoiled, in place of all that there is in the schedule."""
+        """Have a single thing go wrong, in place of all that there is in the schedule.
+
+        A record gets lost, or is spoiled, or what happens to a service in the schedule happens elsewhere:
+        what was drawn first may be far down the way, and the same go wrong in the first step.
+        """
         if len(self.schedule) <= 1:
             return
+        mishaps = dict.fromkeys(action.mishap for action in self.schedule if action.mishap is not None)
+        calm = drive(self._world, simulated_plan(self.scenario, self._rules), Calm()).actions
+        for mishap in mishaps:
+            for action in calm:
+                fits = mishap in MISHAPS_OF.get(action.verb, ())
+                if fits and self._try(self.scenario, (replace(action, mishap=mishap),)):
+                    return
         told = dict.fromkeys((one.type, self._number(one.order_id)) for one in self.best.recording.trace)
         for verb in (Verb.LOSES, Verb.SPOILS):
             for kind, number in told:

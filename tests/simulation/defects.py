@@ -435,7 +435,9 @@ def _operator_ignored(patch: pytest.MonkeyPatch, _: Mode) -> None:
     _with_rows(patch, *late(S.COMPENSATION_FAILED, RetryCompensation))
 
 
-@defect("goods are released before money is refunded", A.LEAKED_MONEY, A.OTHER, modes=ORCHESTRATED)
+@defect(
+    "goods are released before money is refunded", A.LEAKED_MONEY, A.OTHER, A.UNEXPLAINED, modes=ORCHESTRATED
+)
 def _wrong_order(patch: pytest.MonkeyPatch, _: Mode) -> None:
     def undo_first(saga: OrderSaga) -> ReleaseInventory | RefundPayment:
         reason = saga.reason or Reason.TIMED_OUT
@@ -531,7 +533,7 @@ def _completes_early(_: pytest.MonkeyPatch, mode: Mode) -> Mode:
     return _with_reactions(mode, order=(on(InventoryReserved, complete_order),))
 
 
-@defect("an order waits for its undo without a deadline", A.STUCK, modes=CHOREOGRAPHED)
+@defect("an order waits for its undo without a deadline", A.STUCK, modes=CHOREOGRAPHED, orders=2, actions=9)
 def _no_deadline_of_undo(_: pytest.MonkeyPatch, mode: Mode) -> Mode:
     services = [
         replace(
@@ -556,7 +558,7 @@ def _inbox_forgets(patch: pytest.MonkeyPatch, _: Mode) -> None:
     patch.setattr(common.core, "first_seen", lambda _transaction, ids, _at: set(ids))
 
 
-@defect("duplicates within a batch are not dropped", A.REPEATED, orders=2)
+@defect("duplicates within a batch are not dropped", A.REPEATED, orders=2, actions=7)
 def _duplicates_in_batch(patch: pytest.MonkeyPatch, _: Mode) -> None:
     patch.setattr(Core, "_once", lambda _core, arrivals, fresh: [one for one in arrivals if one.key in fresh])
 
@@ -607,7 +609,9 @@ def _retries_left(patch: pytest.MonkeyPatch, _: Mode) -> None:
     )
 
 
-@defect("a retry is kept without its attempt", A.UNEXPLAINED, A.REPEATED, A.STUCK, modes=ORCHESTRATED)
+@defect(
+    "a retry is kept without its attempt", A.UNEXPLAINED, A.REPEATED, A.STUCK, modes=ORCHESTRATED, actions=6
+)
 def _retry_of_the_first_attempt(patch: pytest.MonkeyPatch, _: Mode) -> None:
     retry_later = Batch._retry_later
 
@@ -746,6 +750,7 @@ def _no_dead_letter(patch: pytest.MonkeyPatch, _: Mode) -> None:
     "what can't be read takes the rest of its batch along",
     A.UNEXPLAINED,
     A.STUCK,
+    A.MISTOLD,
     orders=2,
     modes=ORCHESTRATED,
 )
@@ -837,6 +842,7 @@ def _causes_mixed_up(patch: pytest.MonkeyPatch, _: Mode) -> None:
     A.BROKEN,
     A.STUCK,
     A.OTHER,
+    A.UNEXPLAINED,
     orders=2,
     actions=5,
 )
@@ -996,7 +1002,7 @@ def _nothing_instead(patch: pytest.MonkeyPatch, _: Mode) -> None:
     )
 
 
-@defect("of what can't be read in a partition, only the first is noticed", A.MISTOLD)
+@defect("of what can't be read in a partition, only the first is noticed", A.MISTOLD, actions=6)
 def _known_by_partition(patch: pytest.MonkeyPatch, _: Mode) -> None:
     patch.setattr(Unreadable, "key", property(lambda one: f"00/{one.record.topic}/{one.record.partition}"))
 

@@ -231,4 +231,4 @@ def test_bad_arguments_are_explained(
     assert message in capsys.readouterr().err
 
 
-_KNOWN_DIGEST = "dc7552f63016ab0ebe2d6363f5c4a7ea"
+_KNOWN_DIGEST = "a2963ca2042c4fe4899b7653901217bd"
