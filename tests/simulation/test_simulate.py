@@ -95,7 +95,7 @@ def test_the_smallest_history_is_shown_and_written_down(
     scenario = find_scenario(str(file))
     assert len(scenario.orders) == 1
     assert scenario.schedule is not None
-    assert len(scenario.schedule) <= 2
+    assert len(scenario.schedule) <= 4
     assert main(["simulate", "--scenario", str(file), "--without", "tombstones"]) == 1
     assert main(["simulate", "--scenario", str(file)]) == 0
 
