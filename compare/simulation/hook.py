@@ -34,7 +34,7 @@ class Hook(Probe):
         """What was decided in the transaction under way, as the inbox knows it."""
         self.failed: list[str] = []
         """The orders at which the decider has failed in it."""
-        self.failing: list[tuple[str, str]] = []
+        self.failing: list[tuple[type[Message], str]] = []
         """What is to be tried again: the command, and what the inbox knows it by."""
 
     def deciding(self, command: Message, because: Cause) -> None:
@@ -45,7 +45,7 @@ class Hook(Probe):
         if self.error is not None:
             self.failed.append(command.order_id)
             if self.error is TransientError and not isinstance(command, Resumption):
-                self.failing.append((type(command).__name__, inbox_key(because.id, because.attempt)))
+                self.failing.append((type(command), inbox_key(because.id, because.attempt)))
             text = f"{type(command).__name__} of order {because.correlation_id} fails: simulated"
             raise self.error(text)
         if not isinstance(command, Resumption):  # it goes on with something, whose cause it has

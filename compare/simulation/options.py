@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from compare.simulation.protections import MEANINGS, Protection
@@ -31,6 +31,11 @@ def add_without(parser: argparse.ArgumentParser, what: str) -> None:
         "--without", metavar="PROTECTION", action="append", default=[], type=_protection,
         help=f"{what}; repeatable: {known}",
     )  # fmt: skip
+
+
+def told_without(protections: Sequence[str]) -> str:
+    """What a heading says of the protections that are taken away; nothing if none is."""
+    return f", without {' and '.join(protections)}" if protections else ""
 
 
 def _protection(text: str) -> Protection:

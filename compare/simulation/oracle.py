@@ -13,14 +13,16 @@ from typing import Any, Final
 
 from sqlalchemy import select
 
+from common.domain.inventory import ReservationStatus
 from common.domain.order import OrderStatus
 from common.domain.payment import PaymentStatus
-from common.messages import COMPENSATIONS, CompleteOrder, FailCompensation, FailOrder, Reason
+from common.messages import COMPENSATIONS, CompleteOrder, FailCompensation, FailOrder, Message, Reason
 from common.services import PAYMENTS
 from common.wiring import Wiring
 from compare.faults import Fault as Kind
 from compare.recording import DeadLetterSeen, OrderEnd, Recording, TraceRecord
 from compare.scenario import OrderSpec, Scenario
+from compare.simulation.broker import Stored
 from compare.simulation.world import World
 
 _FAILING: Final = frozenset({Kind.ERROR, Kind.PERMANENT_ERROR, Kind.POISON})
@@ -120,7 +122,10 @@ class _Known:
 
     def is_undone(self) -> bool:
         """Whether nothing is held or charged, and whoever decides on the end has heard so."""
-        if self.order.reservation == "RESERVED" or self.order.payment == PaymentStatus.CHARGED:
+        if (
+            self.order.reservation == ReservationStatus.RESERVED
+            or self.order.payment == PaymentStatus.CHARGED
+        ):
             return False
         if self.order.saga not in {None, OrderStatus.COMPENSATION_FAILED}:
             return False
@@ -181,34 +186,42 @@ def _never_again(world: World, recording: Recording) -> Iterator[str]:
     """What has failed, and was neither tried again nor given up."""
     if recording.unfinished is not None:
         return
-    names, handled = _names(world), world.now_is.handled
+    handled = world.now_is.handled
     buried = {(letter.service.rpartition("/")[2], letter.id) for letter in recording.dead_letters}
     for service, _, message in world.now_is.failures:
         if not handled[service, message] and (service, message.partition("~")[0]) not in buried:
-            yield f"{service} fails at {names.get(message, message)}, and never tries it again"
+            yield f"{service} fails at {_name(world, message)}, and never tries it again"
 
 
 def tried_wrongly(world: World) -> Iterator[str]:
     """What was handled twice, or tried again too often, or too soon, after it had failed."""
-    names, patience = _names(world), world.plan.scenario.patience
     for (service, message), times in sorted(world.now_is.handled.items()):
         if times > 1:
-            yield f"{service} has handled {names.get(message, message)} {times} times"
-    undos, insisted = ({kind.__name__ for kind in kinds} for kinds in (_UNDOS, _INSISTED))
-    # What was given up is forgotten, and tried anew if it comes once more.
-    copies = Counter(record.id.removesuffix("~1") for record in world.now_is.broker.records())
+            yield f"{service} has handled {_name(world, message)} {times} times"
     for (service, command, message), (times, _) in world.now_is.failures.items():
-        most = patience.undo_tries if command in undos else patience.retry_tries
-        if times > most * max(1, copies[message]) and command not in insisted:
-            name = names.get(message, message)
+        most = _most_tries(world, command)
+        # What was given up is forgotten, and tried anew if it comes once more.
+        if command not in _INSISTED and times > most * max(1, len(_copies(world, message))):
+            name = _name(world, message)
             yield f"{service} tries {name} {times} times in vain, but {most} are the most"
     for service, message in world.now_is.hasty:
-        yield f"{service} tries {names.get(message, message)} again sooner than it is to after a failure"
+        yield f"{service} tries {_name(world, message)} again sooner than it is to after a failure"
 
 
-def _names(world: World) -> dict[str, str]:
-    """By message, as the inbox knows it: its name."""
-    return {record.id.removesuffix("~1"): record.name for record in world.now_is.broker.records()}
+def _most_tries(world: World, command: type[Message]) -> int:
+    """How often a command may fail."""
+    patience = world.plan.scenario.patience
+    return patience.undo_tries if command in _UNDOS else patience.retry_tries
+
+
+def _copies(world: World, message: str) -> list[Stored]:
+    """The records of a message, as the inbox knows it."""
+    return [one for one in world.now_is.broker.records() if one.id.removesuffix("~1") == message]
+
+
+def _name(world: World, message: str) -> str:
+    """What people call a message, if there is still a record of it."""
+    return next((record.name for record in _copies(world, message)), message)
 
 
 def _ignored(known: _Known) -> Iterator[str]:
@@ -271,13 +284,11 @@ def mistold(world: World, recording: Recording) -> Iterator[str]:
     """Records and histories that say what is not so."""
     yield from _strange(world)
     numbers = {order.order_id: order.number for order in recording.orders}
+    specs = {order.order_id: world.plan.scenario.orders[order.spec] for order in recording.orders}
     tellers = {kind.__name__: wiring.name for wiring in world.mode.services for kind in wiring.tells}
-    for order in recording.orders:
-        spec = world.plan.scenario.orders[order.spec]
-        for record in recording.trace:
-            if record.order_id == order.order_id:
-                for text in (*_misquoted(record, spec), *_misattributed(record, tellers)):
-                    yield f"order {order.number}: {record.type} {text}"
+    for record in recording.trace:
+        for text in (*_misquoted(record, specs[record.order_id]), *_misattributed(record, tellers)):
+            yield f"order {numbers[record.order_id]}: {record.type} {text}"
     for change in recording.changes:
         if change.service != "order" and change.cause_id == change.order_id:
             change_ = f"{change.service}'s change to {change.to_status}"
@@ -344,6 +355,7 @@ def _misattributed(record: TraceRecord, tellers: Mapping[str, str]) -> Iterator[
 
 def _undone_before(recording: Recording, numbers: Mapping[str, int]) -> Iterator[str]:
     """That an undo is said to have failed after it was done; what was lost may have come in between."""
+    struck = {strike.record_id for strike in recording.strikes}
     for failed, done in (
         ("InventoryReleaseFailed", "InventoryReleased"),
         ("PaymentRefundFailed", "PaymentRefunded"),
@@ -355,16 +367,14 @@ def _undone_before(recording: Recording, numbers: Mapping[str, int]) -> Iterator
                 since.setdefault(record.order_id, record.offset)
         for record in recording.trace:
             first = since.get(record.order_id)
-            new = record.type == failed and not record.duplicate
-            lost = any(strike.record_id == record.id for strike in recording.strikes)
-            if new and not lost and first is not None and record.offset > first:
+            new = record.type == failed and not record.duplicate and record.id not in struck
+            if new and first is not None and record.offset > first:
                 yield f"order {numbers[record.order_id]}: {failed} is told after {done}"
 
 
 def _misburied(world: World, recording: Recording, numbers: Mapping[str, int]) -> Iterator[str]:
     """Dead letters that should not be there, that say what is not so, or that are missing."""
     services = {str(wiring): wiring for wiring in world.mode.services}
-    names = {message.partition("~")[0]: name for message, name in reversed(_names(world).items())}
     buried = Counter((letter.service, letter.id) for letter in recording.dead_letters)
     for letter in recording.dead_letters:
         wrong = [*_wrongly_buried(world, letter, services[letter.service])]
@@ -376,7 +386,8 @@ def _misburied(world: World, recording: Recording, numbers: Mapping[str, int]) -
         for (service, message), times in world.now_is.unreadable.items():
             there = buried[f"{world.mode.name}/{service}", message]
             if there < times:
-                name = names.get(message, message)
+                told = (one for one in world.now_is.broker.records() if one.id.partition("~")[0] == message)
+                name = next((one.name for one in told), message)
                 yield f"{service} can't read {name}, {times} times, but buries it {there} times"
 
 
@@ -404,7 +415,6 @@ def _wrongly_buried(world: World, letter: DeadLetterSeen, wiring: Wiring) -> Ite
         return
     if reaction.command in _INSISTED:
         yield f"is given up by {wiring.name}, which is to try it until it succeeds"
-    patience = world.plan.scenario.patience
-    most = patience.undo_tries if reaction.command in _UNDOS else patience.retry_tries
+    most = _most_tries(world, reaction.command)
     if letter.tries > most or (letter.tries < most and "Permanent" not in letter.error):
         yield f"is given up by {wiring.name} at try {letter.tries} of {most}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -33,7 +33,7 @@ from compare.simulation.campaign import Draw, Failure, Tally, history_of, simula
 from compare.simulation.document import SimulationDocument, simulation_document
 from compare.simulation.drive import History, Schedule, drive, simulated_plan
 from compare.simulation.export import as_scenario, write_scenario
-from compare.simulation.options import add_without, add_workers, number
+from compare.simulation.options import add_without, add_workers, number, told_without
 from compare.simulation.pools import quiet_logs
 from compare.simulation.protections import Protection
 from compare.simulation.shrink import shrink
@@ -146,10 +146,10 @@ def _check_unused(arguments: argparse.Namespace, why: str, *options: str) -> Non
 
 def _heading(draw: Draw, runs: int, workers: int) -> str:
     what = f"{_what_of(draw.scenario)} of {draw.scenario.name}" if draw.scenario else "drawn orders"
-    without = f", without {' and '.join(draw.without)}" if draw.without else ""
     where = "in each mode" if len(draw.modes) > 1 else draw.modes[0]
     each = f"{runs:,} {_plural('history', runs)} {where}"
-    return f"Seed {draw.seed}: {each}, {what}{without}, {workers} {_plural('worker', workers)}."
+    what += told_without(draw.without)
+    return f"Seed {draw.seed}: {each}, {what}, {workers} {_plural('worker', workers)}."
 
 
 def _plural(noun: str, number: int) -> str:
@@ -200,9 +200,8 @@ def _explain(console: Console, draw: Draw, failure: Failure, out: str | None) ->
     _show(console, _scheduled(draw, smallest.scenario, schedule), failure.mode)
     tell_schedule(console, smallest, schedule)
     file = Path(out or f"simulated-{draw.seed}-{failure.run}.yaml")
-    without = f", without {' and '.join(draw.without)}" if draw.without else ""
     harm = ", ".join(sorted(smallest.anomalies))
-    description = f"{harm}: {failure.mode}{without}. Seed {draw.seed}, run {failure.run}."
+    description = f"{harm}: {failure.mode}{told_without(draw.without)}. Seed {draw.seed}, run {failure.run}."
     should, *others = _should_be(draw, smallest, schedule)
     scenario = as_scenario(replace(should, actions=schedule), file.stem, description, others)
     replaced = " in place of what was there" if file.exists() else ""
@@ -243,15 +242,19 @@ def tell_schedule(console: Console, history: History, schedule: Sequence[Action]
 
 def _scheduled(draw: Draw, scenario: Scenario, schedule: Sequence[Action]) -> list[History]:
     """What comes of a schedule, in each mode."""
+    return _driven(draw, scenario, {mode: Schedule(schedule) for mode in draw.modes})
+
+
+def _driven(draw: Draw, scenario: Scenario, policies: Mapping[str, Schedule]) -> list[History]:
+    """What comes of a policy for each mode."""
     plan = simulated_plan(scenario, draw.rules)
-    return [drive(world_of(mode, draw.without), plan, Schedule(schedule)) for mode in draw.modes]
+    return [drive(world_of(mode, draw.without), plan, policy) for mode, policy in policies.items()]
 
 
 def _follow(console: Console, draw: Draw, scenario: Scenario, schedule: Sequence[Action]) -> Verdict:
     """Show what comes of a schedule, and which of it could not come about."""
-    plan, policies = simulated_plan(scenario, draw.rules), {mode: Schedule(schedule) for mode in draw.modes}
-    histories = [drive(world_of(mode, draw.without), plan, policy) for mode, policy in policies.items()]
-    verdict = _show(console, histories)
+    policies = {mode: Schedule(schedule) for mode in draw.modes}
+    verdict = _show(console, _driven(draw, scenario, policies))
     for mode, policy in policies.items():
         if policy.left_out:
             console.print(f"In the schedule, but could not come about, {mode}:")

@@ -9,6 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from common.envelope import Outgoing
+from common.messages import Message
 from compare.recording import Requested, Strike
 from compare.simulation.actions import Verb
 from compare.simulation.broker import SimulatedBroker
@@ -36,7 +37,7 @@ class Situation:
     strikes: tuple[Strike, ...] = ()
     handled: Counter[tuple[str, str]] = field(default_factory=Counter)
     """By service and message: in how many transactions, that were committed, it was decided."""
-    failures: dict[tuple[str, str, str], tuple[int, datetime]] = field(default_factory=dict)
+    failures: dict[tuple[str, type[Message], str], tuple[int, datetime]] = field(default_factory=dict)
     """By service, command and message: how often it was tried in vain, and when it was last."""
     hasty: tuple[tuple[str, str], ...] = ()
     """The services, and messages, of tries that came too soon after one in vain."""

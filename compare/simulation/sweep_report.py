@@ -16,6 +16,7 @@ from common.messages import Step
 from compare.checks import Verdict
 from compare.recording import Frozen
 from compare.signs import Pen
+from compare.simulation.options import told_without
 from compare.simulation.protections import Protection
 from compare.simulation.sagas import SAGAS
 from compare.simulation.sweep import CRASHES, START, WAKE, Bounds, Cell, Outcome, Spot, Swept
@@ -133,9 +134,9 @@ def print_sweep(console: Console, document: SweepDocument, swept: Sequence[Swept
 def _heading(document: SweepDocument, swept: Sequence[Swept]) -> str:
     counted = {"crash": document.crashes, "repeat": document.repeats, "early deadline": document.early}
     most = ", ".join(f"{number} x {what}" for what, number in counted.items() if number)
-    without = f", without {' and '.join(document.without)}" if document.without else ""
     losing = [name for name in dict.fromkeys(part.saga for part in swept) if SAGAS[name].losses]
     losses = f", and a loss in {' and '.join(losing)}" if losing else ""
+    without = told_without(document.without)
     return f"In each history, at most: {most or 'nothing out of the ordinary'}{losses}{without}."
 
 

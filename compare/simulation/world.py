@@ -39,6 +39,7 @@ from compare.recording import Recording, Requested, Strike
 from compare.simulation.actions import (
     CUSTOMER,
     DEATHS,
+    MISHAPS_OF,
     OF_SERVICES,
     OPERATOR,
     TIME_PASSES,
@@ -223,6 +224,8 @@ class World:
         self.doing = action
         if action.verb in OF_SERVICES and action.actor not in self.names:
             return False
+        if action.mishap is not None and action.mishap not in MISHAPS_OF.get(action.verb, ()):
+            return False
         happens = {
             Verb.PLACES: self._ask,
             Verb.CANCELS: self._ask,
@@ -265,8 +268,6 @@ class World:
         """Take a request of a customer or an operator."""
         due = dict(self._requests()).get(action.without_mishap())
         if due is None or due > self.now_is.now or not self._answers():
-            return False
-        if action.mishap in {Mishap.FAILS, Mishap.FAILS_FOR_GOOD}:
             return False
         (number,) = action.orders
         order, core = self._orders[number], self.cores["order"]
@@ -384,8 +385,6 @@ class World:
     def _start(self, action: Action) -> bool:
         name = action.actor
         if name not in self.now_is.down or not self.script.starts(name):
-            return False
-        if action.mishap is not None and action.mishap not in DEATHS:
             return False
         self.now_is.down.discard(name)
         self.script.started(name)
