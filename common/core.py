@@ -34,7 +34,7 @@ from uuid_utils import UUID
 
 from common.batch import Batch, Service, Task, Unreadable
 from common.domain.decision import Rules
-from common.envelope import Outgoing, Record, cause, open_envelope, origin, parse, timestamp
+from common.envelope import Outgoing, Record, cause, kind_of, open_envelope, origin, parse, timestamp
 from common.errors import UnreadableRecordError
 from common.messages import MESSAGES, Message, Overdue, TimedOut
 from common.probe import Boundary, Probe
@@ -242,10 +242,7 @@ class Core:
 
     def _read(self, record: Record | Retry, tries: int = 0) -> Task | Unreadable | None:
         """Turn a record into a command for the domain, or None if it is not this service's business."""
-        kind = None
-        for name, value in record.headers:
-            if name == "ce_type":
-                kind = value
+        kind = kind_of(record)
         reaction = self._reactions.get(kind)
         if reaction is None and kind in _KNOWN:
             # By that header alone, so that what is not this service's business costs next to nothing.

@@ -29,6 +29,7 @@ Headers = tuple[tuple[str, bytes], ...]
 M = TypeVar("M", bound=Message)
 
 _CONTENT_TYPE: Final = ("content-type", b"application/json")
+_TYPE: Final = "ce_type"
 _SPEC_VERSION: Final = ("ce_specversion", b"1.0")
 _ID_BYTES: Final = 8
 _TRACE_ID_BYTES: Final = 16
@@ -149,9 +150,9 @@ def seal(  # noqa: PLR0913 - an envelope has that much on it; all but two are na
     key = message.order_id.encode()
     type_, source_, schema = _constant_headers(kind, source)
     headers: Headers = (
+        type_,
         _SPEC_VERSION,
         ("ce_id", message_id.encode()),
-        type_,
         source_,
         ("ce_subject", key),
         _time_header(now),
@@ -166,6 +167,18 @@ def seal(  # noqa: PLR0913 - an envelope has that much on it; all but two are na
     return Outgoing(message_id, topic, because.partition, key, write(message), headers)
 
 
+def kind_of(record: Record) -> bytes | None:
+    """What a record's type is by its headers; None if there is no such header.
+
+    It is asked of every record, also by services that it is not addressed to, so the place where `seal` puts
+    it is looked at first.
+    """
+    headers = record.headers
+    if headers and headers[0][0] == _TYPE:
+        return headers[0][1]
+    return dict(headers).get(_TYPE)
+
+
 def open_envelope(record: Record) -> Envelope:
     """Read a record's headers.
 
@@ -176,7 +189,7 @@ def open_envelope(record: Record) -> Envelope:
     try:
         return Envelope(
             id=_name(headers, "ce_id"),
-            type=headers["ce_type"].decode(),
+            type=headers[_TYPE].decode(),
             source=headers["ce_source"].decode(),
             subject=_name(headers, "ce_subject"),
             time=headers["ce_time"].decode(),
@@ -241,7 +254,7 @@ def _time_header(moment: datetime) -> tuple[str, bytes]:
 @lru_cache(maxsize=256)
 def _constant_headers(kind: type[Message], source: str) -> Headers:
     return (
-        ("ce_type", kind.__name__.encode()),
+        (_TYPE, kind.__name__.encode()),
         ("ce_source", source.encode()),
         ("ce_dataschema", _schema(kind).encode()),
     )

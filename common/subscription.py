@@ -19,6 +19,8 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from common.broker import consumer_options, stop_consumer
+from common.crowd import COLLECT_S, Crowd
+from common.envelope import kind_of
 from common.errors import LabError
 from common.wiring import Wiring
 
@@ -30,11 +32,6 @@ _POLL_S: Final = 0.25
 _PICK_MS: Final = 500
 _GATHER_S: Final = 0.01
 _LONGEST_GATHERING_S: Final = 0.05
-_COLLECT_S: Final = 0.01
-_MANY: Final = 64
-"""Records in one fetch: the next are not far behind."""
-_CLOSELY_S: Final = 0.004
-"""Less than a lone order takes: the next one, which waits for its end, isn't to be taken for a crowd."""
 _POSITION_LIMIT_S: Final = 0.005
 _ANSWER_LIMIT_S: Final = 1.0
 _COMMIT_EVERY_S: Final = 0.5
@@ -99,9 +96,7 @@ class Subscription:
         self._next_sweep = 0.0
         self._doubtful = False
         self._heard = {name.encode() for name in wiring.reaction_to}
-        self._latest: set[bytes | None] = set()
-        """The keys of what came last."""
-        self._crowded_until = 0.0
+        self._crowd = Crowd()
 
     async def start(self) -> None:
         """Connect with a fresh consumer: one whose start failed can't be used again (aio-libs/aiokafka#759).
@@ -177,8 +172,8 @@ class Subscription:
 
         A fetch brings what there was when it was asked for, and from the embedded broker no more than one set
         of records for each partition; and what one transaction tells is one set. So without this, small
-        batches would beget small batches, however much there is to do. Where the records of several orders
-        come soon after one another, those of the next milliseconds are waited for; a lone order never waits.
+        batches would beget small batches, however much there is to do. In a crowd, the records of the next
+        milliseconds are waited for; a lone order never waits.
         """
         gathered: Batch = {}
         timeout_s, room = longest_s, self._link.max_poll_records
@@ -186,8 +181,9 @@ class Subscription:
         try:
             while batch := await consumer.getmany(timeout_ms=int(1000 * timeout_s), max_records=room):
                 if not gathered:
-                    end = monotonic() + _LONGEST_GATHERING_S
-                    until = monotonic() + _COLLECT_S if self._is_crowded(batch) else 0.0
+                    now = monotonic()
+                    end = now + _LONGEST_GATHERING_S
+                    until = now + COLLECT_S if self._crowd.is_there(self._orders(batch), now) else 0.0
                 for where, records in batch.items():
                     gathered.setdefault(where, []).extend(records)
                 room -= sum(map(len, batch.values()))
@@ -203,20 +199,11 @@ class Subscription:
             raise
         return gathered
 
-    def _is_crowded(self, batch: Batch) -> bool:
-        """Whether these records, as far as they are our business, follow closely on those of other orders."""
-        if sum(map(len, batch.values())) >= _MANY:
-            return True
-        keys = {record.key for records in batch.values() for record in records if self._is_ours(record)}
-        if not keys:
-            return False
-        now = monotonic()
-        crowded = now < self._crowded_until and not keys <= self._latest
-        self._latest, self._crowded_until = keys, now + _CLOSELY_S
-        return crowded
-
-    def _is_ours(self, record: Any) -> bool:  # noqa: ANN401 - aiokafka is untyped
-        return any(name == "ce_type" and value in self._heard for name, value in record.headers)
+    def _orders(self, batch: Batch) -> int:
+        """How many orders a batch is about, as far as it is our business."""
+        return len(
+            {record.key for records in batch.values() for record in records if kind_of(record) in self._heard}
+        )
 
     async def done(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Note that all up to these offsets is done; they are committed now or a moment later.

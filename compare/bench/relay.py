@@ -12,7 +12,6 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from math import exp
 from time import monotonic
 from typing import Any, ClassVar, Final
 
@@ -20,6 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListen
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from common.broker import consumer_options, partition_of, producer_options, stop_consumer
+from common.crowd import COLLECT_S, Crowd
 from common.domain.order import OrderStatus
 from common.errors import LabError
 from common.messages import PlaceOrder
@@ -36,11 +36,6 @@ from compare.bench.templates import Script, Template, script
 _POLL_MS: Final = 250
 _COMMIT_EVERY_S: Final = 0.5
 _STOP_LIMIT_S: Final = 3.0
-_COLLECT_S: Final = 0.01
-"""For which records are collected while many orders are under way."""
-_CROWDED: Final = 4.5
-"""Orders that pass by within `_WINDOW_S`, from which on there are many; one at a time, there are fewer."""
-_WINDOW_S: Final = 0.02
 
 Outbound = dict[tuple[str, int], list[tuple[bytes, Template]]]
 """By topic and partition: keys, and what to send with them."""
@@ -61,22 +56,6 @@ class _Waiting:
         return {key for messages in self.outbound.values() for key, _ in messages}
 
 
-class _Crowd:
-    """How many orders pass by: a count that fades."""
-
-    def __init__(self) -> None:
-        self._count = 0.0
-        self._at = monotonic()
-        self._latest: set[bytes] = set()
-
-    def now(self, keys: set[bytes]) -> float:
-        """How many there are, now that these have come."""
-        at = monotonic()
-        self._count = self._count * exp((self._at - at) / _WINDOW_S) + len(keys - self._latest)
-        self._at, self._latest = at, keys
-        return self._count
-
-
 class RelayPart:
     """What stands in for one instance of a service."""
 
@@ -90,7 +69,7 @@ class RelayPart:
         self._work: asyncio.Task[None] | None = None
         self._assigned = asyncio.Event()
         self._waiting = _Waiting()
-        self._crowd = _Crowd()
+        self._crowd = Crowd()
         self._arrived = asyncio.Event()
         self._topics = [ground.prefix + topic for topic in sorted(wiring.subscriptions)]
         self._consumer: AIOKafkaConsumer | None = None
@@ -203,8 +182,8 @@ class RelayPart:
         while True:
             await self._arrived.wait()
             self._arrived.clear()
-            if self._crowd.now(self._waiting.keys()) > _CROWDED:
-                await asyncio.sleep(_COLLECT_S)
+            if self._crowd.is_there(len(self._waiting.keys()), monotonic()):
+                await asyncio.sleep(COLLECT_S)
             sent, self._waiting = self._waiting, _Waiting()
             if sent.outbound:
                 await self._send(sent.outbound)

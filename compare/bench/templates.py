@@ -83,7 +83,7 @@ def script(mode: Mode, load: Load, prefix: str) -> Script:
     """
     cores = {wiring.name: _core(wiring, load, prefix) for wiring in mode.services}
     numbers = {load.is_declined(number): number for number in reversed(range(_LOOKED_AT))}
-    found = Script(id_at=1, then={name: {} for name in cores})
+    found = Script(id_at=2, then={name: {} for name in cores})
     try:
         for declined, number in sorted(numbers.items()):
             found.first[declined] = _follow(cores, load, number, found)

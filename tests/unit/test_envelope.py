@@ -21,6 +21,7 @@ from common.envelope import (
     Outgoing,
     cause,
     inbox_key,
+    kind_of,
     open_envelope,
     origin,
     parse,
@@ -121,6 +122,15 @@ def test_the_required_attributes_are_headers() -> None:
     assert (headers["ce_specversion"], headers["content-type"]) == (b"1.0", b"application/json")
     attributes = [name.removeprefix("ce_") for name in headers if name.startswith("ce_")]
     assert all(re.fullmatch("[a-z0-9]{1,20}", name) for name in attributes)
+
+
+@pytest.mark.parametrize("place", range(len(sealed().headers)))
+def test_the_type_is_found_wherever_it_stands(place: int) -> None:
+    """Another producer may write the headers in another order, or none."""
+    record = delivered(sealed(), offset=7)
+    turned = (*record.headers[place:], *record.headers[:place])
+    assert kind_of(replace(record, headers=turned)) == b"OrderCreated"
+    assert kind_of(replace(record, headers=())) is None
 
 
 @pytest.mark.parametrize(
