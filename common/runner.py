@@ -24,6 +24,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
+from time import monotonic
 from typing import Any, Final, NamedTuple, TypeVar
 
 from aiokafka import TopicPartition
@@ -34,6 +35,7 @@ from sqlalchemy.exc import TimeoutError as DatabaseTimeout
 
 from common.broker import ensure_topics, partition_of
 from common.core import Core
+from common.crowd import COLLECT_S, Crowd
 from common.envelope import Outgoing
 from common.errors import BrokerError, OverloadedError
 from common.messages import Message
@@ -98,9 +100,11 @@ class Runner:
         self.link = link
         self.consumed: dict[TopicPartition, int] = {}
         """By partition: the offset up to which all is consumed, and all that it led to is published."""
+        self.crowd = Crowd()
+        """What arrives by the broker and what is asked for from outside make up one."""
         self._publisher = publisher
         self._clock = clock
-        self._subscription = Subscription(core.wiring, link, self._finish_batch)
+        self._subscription = Subscription(core.wiring, link, self._finish_batch, self.crowd)
         self._patience = Patience(
             str(core.wiring), database=str(core.database), broker=link.bootstrap_servers
         )
@@ -153,7 +157,8 @@ class Runner:
         """Take what is asked for from outside; `work` makes the commands of it, or none.
 
         Returns once they are committed; what they lead to is published soon after. Requests that come while
-        another is being taken share a transaction, as long as all of them succeed.
+        another is being taken share a transaction, as long as all of them succeed. So do those that come in a
+        crowd a moment after one another.
 
         Raises:
             OverloadedError: too much waits to be published already.
@@ -231,7 +236,11 @@ class Runner:
 
     async def _take_requests(self) -> None:
         while self._requests:
+            if self.crowd.is_there(len(self._requests), monotonic()):
+                await asyncio.sleep(COLLECT_S)
             together = [self._requests.popleft() for _ in range(min(len(self._requests), _MOST_TOGETHER))]
+            if not together:
+                return  # they were refused meanwhile, for the service has stopped
             try:
                 await self.in_thread(self._take, together, asyncio.get_running_loop())
             except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits is told

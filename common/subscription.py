@@ -78,14 +78,18 @@ class Subscription:
     """A service's place in its consumer group, which commits are kept for.
 
     `finish` is awaited before partitions may go to another instance: it returns once no batch is in flight.
+    `crowd` is told how many orders arrive together.
     """
 
-    def __init__(self, wiring: Wiring, link: BrokerLink, finish: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, wiring: Wiring, link: BrokerLink, finish: Callable[[], Awaitable[None]], crowd: Crowd
+    ) -> None:
         self.assigned = asyncio.Event()
         """Whether the broker has given this instance its partitions, perhaps none."""
         self._wiring = wiring
         self._link = link
         self._finish = finish
+        self._crowd = crowd
         self._topics = [link.prefix + topic for topic in sorted(wiring.subscriptions)]
         self._consumer: AIOKafkaConsumer | None = None
         self._new: frozenset[TopicPartition] = frozenset()
@@ -96,7 +100,6 @@ class Subscription:
         self._next_sweep = 0.0
         self._doubtful = False
         self._heard = {name.encode() for name in wiring.reaction_to}
-        self._crowd = Crowd()
 
     async def start(self) -> None:
         """Connect with a fresh consumer: one whose start failed can't be used again (aio-libs/aiokafka#759).

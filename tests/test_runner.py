@@ -25,6 +25,7 @@ import common.runner
 import orchestrated
 from common.broker import partition_of
 from common.core import Core
+from common.crowd import COLLECT_S
 from common.domain.decision import Decision
 from common.domain.order import OrderStatus
 from common.embedded import EmbeddedBroker
@@ -312,6 +313,12 @@ class Held:
         return (place_order(self._number),)
 
 
+async def turns(count: int) -> None:
+    """Let the others take so many turns."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 def fail(_: Connection) -> NoReturn:
     """A request that can't be taken."""
     raise LookupError("no such thing")
@@ -345,6 +352,34 @@ async def test_requests_that_come_meanwhile_share_the_next_transaction(taking: R
     await asyncio.gather(held.request, *requests)
     assert len(commits) == 2
     assert taken(taking.core, range(10)) == list(range(10))
+
+
+@pytest.mark.parametrize(("orders", "transactions"), [(1, 2), (2, 1)], ids=["alone", "in a crowd"])
+async def test_in_a_crowd_requests_are_collected(taking: Runner, orders: int, transactions: int) -> None:
+    """Where several orders are under way, a request waits a moment for the next; else it is taken at once."""
+    commits = count_commits(taking.core)
+    taking.crowd.is_there(orders, monotonic())
+    first = asyncio.create_task(taking.submit(asking(place_order(1))))
+    await turns(2)  # until it is being taken, or collected
+    await asyncio.gather(first, taking.submit(asking(place_order(2))))
+    assert len(commits) == transactions
+    assert taken(taking.core, range(4)) == [1, 2]
+
+
+async def test_what_is_collected_when_the_service_stops_is_refused(tmp_path: Path) -> None:
+    """Whoever asked is told so, and the database that is closed stays closed."""
+    core = open_core(ORDER, tmp_path)
+    runner = Runner(core, BrokerLink(NOWHERE, PARTITIONS), KafkaPublisher(NOWHERE), own_thread=False)
+    connected: list[object] = []
+    runner.crowd.is_there(2, monotonic())
+    request = asyncio.create_task(runner.submit(asking(place_order(1))))
+    await turns(2)
+    await runner.stop()
+    event.listen(core.database.engine, "connect", lambda *_: connected.append(1))
+    with pytest.raises(DatabaseTimeout, match="is stopping"):
+        await request
+    await asyncio.sleep(2 * COLLECT_S)  # what must not happen has no condition to be awaited
+    assert not connected
 
 
 async def test_requests_are_taken_in_their_order(taking: Runner) -> None:

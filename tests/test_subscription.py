@@ -11,6 +11,7 @@ import pytest
 from aiokafka import TopicPartition
 
 import choreographed
+from common.crowd import Crowd
 from common.embedded import EmbeddedBroker
 from common.subscription import BrokerLink, Subscription
 from tests.brokers import Embedded, producing, send
@@ -40,7 +41,7 @@ async def subscribed(broker: Embedded, *, sole: bool = True) -> AsyncIterator[Su
     link = BrokerLink(
         broker.bootstrap, PARTITIONS, fetch_max_wait_ms=2, max_poll_records=MOST, sole_instance=sole
     )
-    subscription = Subscription(ORDER, link, nothing)
+    subscription = Subscription(ORDER, link, nothing, Crowd())
     await subscription.start()
     try:
         await subscription.assigned.wait()

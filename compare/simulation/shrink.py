@@ -65,7 +65,7 @@ class _Search:
         self._told = told
         self._anomalies: frozenset[Anomaly] = history.anomalies
         self._rules = history.plan.rules
-        self._tries = 0
+        self._tried: set[tuple[str, tuple[Action, ...]]] = set()
         self._size: tuple[int, ...] | None = None
 
     def improved(self) -> bool:
@@ -77,7 +77,7 @@ class _Search:
             self._plainness(),
         )
         before, self._size = self._size, size
-        return size != before and self._tries < MOST_TRIES
+        return size != before and len(self._tried) < MOST_TRIES
 
     def leave_out_orders(self) -> None:
         """Leave out one order after the other."""
@@ -167,11 +167,15 @@ class _Search:
             self._try(self.scenario.model_copy(update={"recovery": RecoverySpec()}), self.schedule)
 
     def _try(self, scenario: Scenario, schedule: Sequence[Action]) -> bool:
-        """Whether it still goes wrong in this smaller way; then it is the best so far."""
-        if self._tries >= MOST_TRIES:
+        """Whether it still goes wrong in this smaller way; then it is the best so far.
+
+        What was tried before went well or has been made smaller since; each round comes by much of it again.
+        """
+        candidate = (scenario.model_dump_json(), tuple(schedule))
+        if candidate in self._tried or len(self._tried) >= MOST_TRIES:
             return False
-        self._tries += 1
-        self._told(self._tries)
+        self._tried.add(candidate)
+        self._told(len(self._tried))
         history = drive(
             self._world,
             simulated_plan(scenario, self._rules),
