@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
-COLLECT_S: Final = 0.002
-"""For which records are collected in a crowd: less makes smaller batches, more makes all of them late."""
-_LASTS_S: Final = 0.02
+LASTS_S: Final = 0.02
 """For which several orders at once are a sign of more to come."""
 
 
 class Crowd:
-    """Whether several orders are under way at once, by what arrives at a service.
+    """Whether several orders are under way at once, by what arrives at a service: records, or requests.
 
-    Of an order that is alone, one record arrives at a time, however soon the next order follows it.
+    Of an order that is alone, one of them arrives at a time, however soon the next order follows it.
     """
 
     def __init__(self) -> None:
         self._until = 0.0
 
-    def is_there(self, orders: int, now: float) -> bool:
-        """Whether it is, now (in seconds) that records of so many different orders have arrived together."""
+    def notice(self, orders: int, now: float) -> bool:
+        """Note that so many orders have arrived together at a time, in seconds; whether it is a crowd."""
         if orders > 1:
-            self._until = now + _LASTS_S
+            self._until = now + LASTS_S
         return now < self._until

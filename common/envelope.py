@@ -171,7 +171,7 @@ def kind_of(record: Record) -> bytes | None:
     """What a record's type is by its headers; None if there is no such header.
 
     It is asked of every record, also by services that it is not addressed to, so the place where `seal` puts
-    it is looked at first.
+    it is looked at first. Of two such headers, which CloudEvents rules out, that one counts, else the last.
     """
     headers = record.headers
     if headers and headers[0][0] == _TYPE:

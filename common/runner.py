@@ -35,7 +35,7 @@ from sqlalchemy.exc import TimeoutError as DatabaseTimeout
 
 from common.broker import ensure_topics, partition_of
 from common.core import Core
-from common.crowd import COLLECT_S, Crowd
+from common.crowd import Crowd
 from common.envelope import Outgoing
 from common.errors import BrokerError, OverloadedError
 from common.messages import Message
@@ -56,6 +56,8 @@ _MOST_UNPUBLISHED: Final = 10_000
 """Records of commands from outside; with more of them waiting, no further command is taken."""
 _MOST_TOGETHER: Final = 500
 """Requests that are taken in one transaction."""
+_COLLECT_S: Final = 0.002
+"""For which requests are collected in a crowd; what each begins has many transactions before it."""
 _FINISH_LIMIT_S: Final = 1.0
 _STOP_LIMIT_S: Final = 0.8
 _REBALANCE_LIMIT_S: Final = 10.0
@@ -101,7 +103,7 @@ class Runner:
         self.consumed: dict[TopicPartition, int] = {}
         """By partition: the offset up to which all is consumed, and all that it led to is published."""
         self.crowd = Crowd()
-        """What arrives by the broker and what is asked for from outside make up one."""
+        """Whether several orders are under way, by what the broker brings and what is asked for here."""
         self._publisher = publisher
         self._clock = clock
         self._subscription = Subscription(core.wiring, link, self._finish_batch, self.crowd)
@@ -212,6 +214,7 @@ class Runner:
         For a lab, which then makes another runner over the same database.
         """
         self._killed = True
+        self._refuse_requests()
         self._patience.stop()
         if self._work is not None:
             self._work.cancel()
@@ -236,11 +239,12 @@ class Runner:
 
     async def _take_requests(self) -> None:
         while self._requests:
-            if self.crowd.is_there(len(self._requests), monotonic()):
-                await asyncio.sleep(COLLECT_S)
+            waiting = len(self._requests)
+            if self.crowd.notice(waiting, monotonic()) and waiting < _MOST_TOGETHER:
+                await asyncio.sleep(_COLLECT_S)
             together = [self._requests.popleft() for _ in range(min(len(self._requests), _MOST_TOGETHER))]
             if not together:
-                return  # they were refused meanwhile, for the service has stopped
+                return  # they were refused meanwhile, or given up
             try:
                 await self.in_thread(self._take, together, asyncio.get_running_loop())
             except Exception as error:  # noqa: BLE001 - whatever it is, whoever waits is told

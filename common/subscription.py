@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from common.broker import consumer_options, stop_consumer
-from common.crowd import COLLECT_S, Crowd
+from common.crowd import Crowd
 from common.envelope import kind_of
 from common.errors import LabError
 from common.wiring import Wiring
@@ -32,6 +32,8 @@ _POLL_S: Final = 0.25
 _PICK_MS: Final = 500
 _GATHER_S: Final = 0.01
 _LONGEST_GATHERING_S: Final = 0.05
+_COLLECT_S: Final = 0.001
+"""For which more is collected in a crowd: less makes smaller batches, more makes all of them late."""
 _POSITION_LIMIT_S: Final = 0.005
 _ANSWER_LIMIT_S: Final = 1.0
 _COMMIT_EVERY_S: Final = 0.5
@@ -176,17 +178,17 @@ class Subscription:
         A fetch brings what there was when it was asked for, and from the embedded broker no more than one set
         of records for each partition; and what one transaction tells is one set. So without this, small
         batches would beget small batches, however much there is to do. In a crowd, the records of the next
-        milliseconds are waited for; a lone order never waits.
+        milliseconds are waited for; outside of one, nothing is.
         """
         gathered: Batch = {}
         timeout_s, room = longest_s, self._link.max_poll_records
         until = end = 0.0
         try:
-            while batch := await consumer.getmany(timeout_ms=int(1000 * timeout_s), max_records=room):
+            while batch := await consumer.getmany(timeout_ms=1000 * timeout_s, max_records=room):
                 if not gathered:
                     now = monotonic()
                     end = now + _LONGEST_GATHERING_S
-                    until = now + COLLECT_S if self._crowd.is_there(self._orders(batch), now) else 0.0
+                    until = now + _COLLECT_S if self._crowd.notice(self._orders(batch), now) else 0.0
                 for where, records in batch.items():
                     gathered.setdefault(where, []).extend(records)
                 room -= sum(map(len, batch.values()))

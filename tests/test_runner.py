@@ -25,7 +25,6 @@ import common.runner
 import orchestrated
 from common.broker import partition_of
 from common.core import Core
-from common.crowd import COLLECT_S
 from common.domain.decision import Decision
 from common.domain.order import OrderStatus
 from common.embedded import EmbeddedBroker
@@ -313,6 +312,10 @@ class Held:
         return (place_order(self._number),)
 
 
+LATER_S = 60.0
+"""A crowd until then is one for the whole of a test."""
+
+
 async def turns(count: int) -> None:
     """Let the others take so many turns."""
     for _ in range(count):
@@ -358,7 +361,7 @@ async def test_requests_that_come_meanwhile_share_the_next_transaction(taking: R
 async def test_in_a_crowd_requests_are_collected(taking: Runner, orders: int, transactions: int) -> None:
     """Where several orders are under way, a request waits a moment for the next; else it is taken at once."""
     commits = count_commits(taking.core)
-    taking.crowd.is_there(orders, monotonic())
+    taking.crowd.notice(orders, monotonic() + LATER_S)
     first = asyncio.create_task(taking.submit(asking(place_order(1))))
     await turns(2)  # until it is being taken, or collected
     await asyncio.gather(first, taking.submit(asking(place_order(2))))
@@ -371,14 +374,15 @@ async def test_what_is_collected_when_the_service_stops_is_refused(tmp_path: Pat
     core = open_core(ORDER, tmp_path)
     runner = Runner(core, BrokerLink(NOWHERE, PARTITIONS), KafkaPublisher(NOWHERE), own_thread=False)
     connected: list[object] = []
-    runner.crowd.is_there(2, monotonic())
+    runner.crowd.notice(2, monotonic() + LATER_S)
     request = asyncio.create_task(runner.submit(asking(place_order(1))))
     await turns(2)
     await runner.stop()
     event.listen(core.database.engine, "connect", lambda *_: connected.append(1))
     with pytest.raises(DatabaseTimeout, match="is stopping"):
         await request
-    await asyncio.sleep(2 * COLLECT_S)  # what must not happen has no condition to be awaited
+    if others := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(others)
     assert not connected
 
 

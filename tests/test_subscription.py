@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Final
+from typing import Any, Final
 
 import pytest
-from aiokafka import TopicPartition
+from aiokafka import AIOKafkaConsumer, TopicPartition
 
 import choreographed
+import common.subscription
 from common.crowd import Crowd
 from common.embedded import EmbeddedBroker
 from common.subscription import BrokerLink, Subscription
@@ -20,6 +21,8 @@ from tests.running import PARTITIONS, until
 ORDER: Final = choreographed.MODE.service("order")
 TOPIC: Final = "payments.events"
 MOST: Final = 10
+LONG_S: Final = 0.04
+"""To collect records for: so long that a machine that is busy doesn't use it up before it begins."""
 Seen = dict[TopicPartition, list[int]]
 """By partition: the offsets of what was polled, in that order."""
 
@@ -88,6 +91,39 @@ async def test_all_is_polled_in_order(sole: bool, broker: Embedded) -> None:  # 
     )
     async with subscribed(broker, sole=sole) as subscription:
         assert await poll_until(subscription, 88) == offsets([25, 40, 23])
+
+
+@pytest.mark.parametrize(
+    ("orders", "kind", "waits"),
+    [(2, b"PaymentProcessed", True), (1, b"PaymentProcessed", False), (2, b"PaymentDeclined", False)],
+    ids=["several orders", "one order", "another service's business"],
+)
+async def test_in_a_crowd_more_is_waited_for(
+    orders: int, kind: bytes, *, waits: bool, broker: Embedded, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client is asked once more, for the whole of the time that records are collected for."""
+    async with producing(broker) as producer:
+        for number in range(orders):
+            await producer.send_and_wait(
+                TOPIC, b"{}", key=b"%d" % number, partition=number, headers=[("ce_type", kind)]
+            )
+    timeouts: list[float] = []
+    getmany = AIOKafkaConsumer.getmany
+
+    async def noted(consumer: AIOKafkaConsumer, *, timeout_ms: float, max_records: int) -> Any:  # noqa: ANN401 - aiokafka is untyped
+        batch = await getmany(consumer, timeout_ms=timeout_ms, max_records=max_records)
+        timeouts.append(timeout_ms)
+        return batch
+
+    monkeypatch.setattr(AIOKafkaConsumer, "getmany", noted)
+    monkeypatch.setattr(common.subscription, "_COLLECT_S", LONG_S)
+    async with subscribed(broker) as subscription:
+        while not await subscription.poll():
+            timeouts.clear()
+    collecting = timeouts[1:]
+    assert bool(collecting) is waits
+    assert all(0 < timeout <= 1000 * LONG_S for timeout in collecting)
+    assert not waits or collecting[0] > 1000 * LONG_S / 2
 
 
 @pytest.mark.usefixtures("odd_names")

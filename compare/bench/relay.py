@@ -19,7 +19,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer, ConsumerRebalanceListen
 from aiokafka.errors import KafkaError, NoOffsetForPartitionError, OffsetOutOfRangeError
 
 from common.broker import consumer_options, partition_of, producer_options, stop_consumer
-from common.crowd import COLLECT_S, Crowd
+from common.crowd import Crowd
 from common.domain.order import OrderStatus
 from common.errors import LabError
 from common.messages import PlaceOrder
@@ -36,6 +36,8 @@ from compare.bench.templates import Script, Template, script
 _POLL_MS: Final = 250
 _COMMIT_EVERY_S: Final = 0.5
 _STOP_LIMIT_S: Final = 3.0
+_COLLECT_S: Final = 0.002
+"""For which records are collected in a crowd; with less, orchestrated ones get into small batches."""
 
 Outbound = dict[tuple[str, int], list[tuple[bytes, Template]]]
 """By topic and partition: keys, and what to send with them."""
@@ -51,9 +53,9 @@ class _Waiting:
     placed: list[asyncio.Future[None]] = field(default_factory=list)
     """Of those who wait until their orders are sent."""
 
-    def keys(self) -> set[bytes]:
-        """Whose records they are."""
-        return {key for messages in self.outbound.values() for key, _ in messages}
+    def orders(self) -> int:
+        """How many orders they are of."""
+        return len({key for messages in self.outbound.values() for key, _ in messages})
 
 
 class RelayPart:
@@ -181,9 +183,9 @@ class RelayPart:
         done: dict[TopicPartition, int] = {}
         while True:
             await self._arrived.wait()
+            if self._crowd.notice(self._waiting.orders(), monotonic()):
+                await asyncio.sleep(_COLLECT_S)
             self._arrived.clear()
-            if self._crowd.is_there(len(self._waiting.keys()), monotonic()):
-                await asyncio.sleep(COLLECT_S)
             sent, self._waiting = self._waiting, _Waiting()
             if sent.outbound:
                 await self._send(sent.outbound)

@@ -53,14 +53,18 @@ class Template:
 class Script:
     """All that the relay of a mode's services knows."""
 
-    id_at: int
-    """Where in a record's headers its id is, by which a service knows what to send on."""
     first: dict[bool, Template] = field(default_factory=dict)
     """By whether the payment will be declined: what a new order begins with."""
     then: dict[str, dict[bytes, Template]] = field(default_factory=dict)
     """By service and id of what arrives: what it sends on."""
     hops: dict[bool, int] = field(default_factory=dict)
     """By whether the payment will be declined: records from the first to the end, each caused by the last."""
+
+    @property
+    def id_at(self) -> int:
+        """Where in a record's headers its id is, by which a service knows what to send on."""
+        first = next(iter(self.first.values()))
+        return [name for name, _ in first.headers].index(_ID)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +87,7 @@ def script(mode: Mode, load: Load, prefix: str) -> Script:
     """
     cores = {wiring.name: _core(wiring, load, prefix) for wiring in mode.services}
     numbers = {load.is_declined(number): number for number in reversed(range(_LOOKED_AT))}
-    found = Script(id_at=2, then={name: {} for name in cores})
+    found = Script(then={name: {} for name in cores})
     try:
         for declined, number in sorted(numbers.items()):
             found.first[declined] = _follow(cores, load, number, found)

@@ -169,7 +169,7 @@ class _Search:
     def _try(self, scenario: Scenario, schedule: Sequence[Action]) -> bool:
         """Whether it still goes wrong in this smaller way; then it is the best so far.
 
-        What was tried before went well or has been made smaller since; each round comes by much of it again.
+        What was tried before isn't tried again: it went well, or is no smaller than the best so far.
         """
         candidate = (scenario.model_dump_json(), tuple(schedule))
         if candidate in self._tried or len(self._tried) >= MOST_TRIES:

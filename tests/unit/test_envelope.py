@@ -126,11 +126,12 @@ def test_the_required_attributes_are_headers() -> None:
 
 @pytest.mark.parametrize("place", range(len(sealed().headers)))
 def test_the_type_is_found_wherever_it_stands(place: int) -> None:
-    """Another producer may write the headers in another order, or none."""
+    """It is written first, and looked for there; another producer may write it elsewhere, or not at all."""
     record = delivered(sealed(), offset=7)
     turned = (*record.headers[place:], *record.headers[:place])
     assert kind_of(replace(record, headers=turned)) == b"OrderCreated"
     assert kind_of(replace(record, headers=())) is None
+    assert record.headers[0][0] == "ce_type"
 
 
 @pytest.mark.parametrize(
