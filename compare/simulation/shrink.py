@@ -65,7 +65,7 @@ class _Search:
         self._told = told
         self._anomalies: frozenset[Anomaly] = history.anomalies
         self._rules = history.plan.rules
-        self._tried: set[tuple[str, tuple[Action, ...]]] = set()
+        self._tries = 0
         self._size: tuple[int, ...] | None = None
 
     def improved(self) -> bool:
@@ -77,7 +77,7 @@ class _Search:
             self._plainness(),
         )
         before, self._size = self._size, size
-        return size != before and len(self._tried) < MOST_TRIES
+        return size != before and self._tries < MOST_TRIES
 
     def leave_out_orders(self) -> None:
         """Leave out one order after the other."""
@@ -125,14 +125,17 @@ class _Search:
         return next(one.number for one in self.best.recording.orders if one.order_id == order_id)
 
     def leave_out_actions(self) -> None:
-        """Leave out as much of the schedule as can be left out, in ever smaller parts."""
+        """Leave out as much of the schedule as can be left out, in ever smaller parts.
+
+        From its end on, for what comes later has come about by what is before it.
+        """
         size = len(self.schedule)
         while size:
-            at = 0
-            while at < len(self.schedule):
-                shorter = self.schedule[:at] + self.schedule[at + size :]
-                if not self._try(self.scenario, shorter):
-                    at += size
+            end = len(self.schedule)
+            while end > 0:
+                at = max(0, end - size)
+                self._try(self.scenario, self.schedule[:at] + self.schedule[end:])
+                end = at
             size //= 2
 
     def make_actions_plainer(self) -> None:
@@ -167,15 +170,11 @@ class _Search:
             self._try(self.scenario.model_copy(update={"recovery": RecoverySpec()}), self.schedule)
 
     def _try(self, scenario: Scenario, schedule: Sequence[Action]) -> bool:
-        """Whether it still goes wrong in this smaller way; then it is the best so far.
-
-        What was tried before isn't tried again: it went well, or is no smaller than the best so far.
-        """
-        candidate = (scenario.model_dump_json(), tuple(schedule))
-        if candidate in self._tried or len(self._tried) >= MOST_TRIES:
+        """Whether it still goes wrong in this smaller way; then it is the best so far."""
+        if self._tries >= MOST_TRIES:
             return False
-        self._tried.add(candidate)
-        self._told(len(self._tried))
+        self._tries += 1
+        self._told(self._tries)
         history = drive(
             self._world,
             simulated_plan(scenario, self._rules),

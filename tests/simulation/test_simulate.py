@@ -4,21 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from common.domain.decision import Rules
 from compare.cli import main
-from compare.plan import Plan
-from compare.scenario import Scenario
 from compare.scenario_files import find_scenario
-from compare.simulation import shrink as shrinking
-from compare.simulation.actions import Action
 from compare.simulation.campaign import CHUNK, Draw, history_of, simulate, world_of
-from compare.simulation.drive import Anomaly, Schedule, simulated_plan
+from compare.simulation.drive import Anomaly
 from compare.simulation.protections import Protection
 from compare.simulation.shrink import shrink
 from tests.simulation.worlds import BOTH, happen, orders
@@ -74,29 +68,6 @@ def test_a_history_shrinks_to_what_makes_it_wrong(mode: str) -> None:
     assert sum(action.kind is not None for action in schedule) == 1
     again = shrink(world_of(mode, draw.without), found)
     assert again.schedule == schedule
-
-
-def test_nothing_is_tried_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shrinking goes over the same ground in each round; what was tried there costs no try again."""
-    draw = Draw(5, ("orchestrated",), without=(Protection.TOMBSTONES,))
-    found = history_of(draw, simulate(draw, 400, workers=1).failures[0].run, "orchestrated")
-    plans: list[Plan] = []
-    tried: list[tuple[str, tuple[Action, ...]]] = []
-    told: list[int] = []
-
-    def planned(scenario: Scenario, rules: Rules) -> Plan:
-        plans.append(simulated_plan(scenario, rules))
-        return plans[-1]
-
-    def scheduled(actions: Sequence[Action]) -> Schedule:
-        tried.append((plans[-1].scenario.model_dump_json(), tuple(actions)))
-        return Schedule(actions)
-
-    monkeypatch.setattr(shrinking, "simulated_plan", planned)
-    monkeypatch.setattr(shrinking, "Schedule", scheduled)
-    shrink(world_of("orchestrated", draw.without), found, told.append)
-    assert len(set(tried)) == len(tried) > 1
-    assert told == list(range(1, len(tried) + 1))
 
 
 def test_what_is_wrong_with_an_order_alone_shrinks_to_nothing_else() -> None:
