@@ -43,41 +43,69 @@ def shrink(world: World, history: History, told: Told = lambda _tries: None) -> 
 
     Small is, in this order: few orders, few of the scenario's own faults, few mishaps, few other actions in
     the schedule. The same history always shrinks to the same one.
+
+    What is left out first decides what can be left out after it, so it is done twice: actions are left out
+    from the end of the schedule on, since what comes later has come about by what is before it, which takes
+    few tries; and from its beginning, with the tries that are left.
     """
-    search = _Search(world, history, told)
-    while search.improved():
-        search.leave_out_orders()
-        search.leave_out_faults()
-        search.have_less_patience()
-        search.leave_out_actions()
-        search.make_actions_plainer()
-        search.have_one_thing_go_wrong()
-        search.make_orders_plainer()
-    return Shrunk(search.best, search.schedule)
+    tries = _Tries(told)
+    searches = [_Search(world, history, tries, from_end=from_end) for from_end in (True, False)]
+    for search in searches:
+        while search.improved():
+            search.leave_out_orders()
+            search.leave_out_faults()
+            search.have_less_patience()
+            search.leave_out_actions()
+            search.make_actions_plainer()
+            search.have_one_thing_go_wrong()
+            search.make_orders_plainer()
+    smallest = min(searches, key=_Search.size)
+    return Shrunk(smallest.best, smallest.schedule)
+
+
+class _Tries:
+    """Counts how many histories have been tried."""
+
+    def __init__(self, told: Told) -> None:
+        self._count = 0
+        self._told = told
+
+    @property
+    def left(self) -> bool:
+        """Whether there may be another."""
+        return self._count < MOST_TRIES
+
+    def one_more(self) -> None:
+        """Count one."""
+        self._count += 1
+        self._told(self._count)
 
 
 class _Search:
-    def __init__(self, world: World, history: History, told: Told) -> None:
+    def __init__(self, world: World, history: History, tries: _Tries, *, from_end: bool) -> None:
         self.best = history
         self.scenario = history.scenario
         self.schedule = history.actions
         self._world = world
-        self._told = told
+        self._tries = tries
+        self._from_end = from_end
         self._anomalies: frozenset[Anomaly] = history.anomalies
         self._rules = history.plan.rules
-        self._tries = 0
         self._size: tuple[int, ...] | None = None
 
     def improved(self) -> bool:
         """Whether there is anything smaller since this was last asked, and time to go on."""
-        size = (
+        before, self._size = self._size, self.size()
+        return self._size != before and self._tries.left
+
+    def size(self) -> tuple[int, ...]:
+        """How small the best so far is."""
+        return (
             len(self.scenario.orders),
             len(self.scenario.faults) + self.scenario.deliveries,
             *_weight(self.schedule),
             self._plainness(),
         )
-        before, self._size = self._size, size
-        return size != before and self._tries < MOST_TRIES
 
     def leave_out_orders(self) -> None:
         """Leave out one order after the other."""
@@ -125,18 +153,21 @@ class _Search:
         return next(one.number for one in self.best.recording.orders if one.order_id == order_id)
 
     def leave_out_actions(self) -> None:
-        """Leave out as much of the schedule as can be left out, in ever smaller parts.
-
-        From its end on, for what comes later has come about by what is before it.
-        """
+        """Leave out as much of the schedule as can be left out, in ever smaller parts."""
         size = len(self.schedule)
         while size:
-            end = len(self.schedule)
-            while end > 0:
-                at = max(0, end - size)
-                self._try(self.scenario, self.schedule[:at] + self.schedule[end:])
-                end = at
+            if self._from_end:
+                for end in range(len(self.schedule), 0, -size):
+                    self._leave_out(max(0, end - size), end)
+            else:
+                at = 0
+                while at < len(self.schedule):
+                    if not self._leave_out(at, at + size):
+                        at += size
             size //= 2
+
+    def _leave_out(self, at: int, end: int) -> bool:
+        return self._try(self.scenario, self.schedule[:at] + self.schedule[end:])
 
     def make_actions_plainer(self) -> None:
         """Have less happen in an action: no mishap, one record instead of several."""
@@ -171,10 +202,9 @@ class _Search:
 
     def _try(self, scenario: Scenario, schedule: Sequence[Action]) -> bool:
         """Whether it still goes wrong in this smaller way; then it is the best so far."""
-        if self._tries >= MOST_TRIES:
+        if not self._tries.left:
             return False
-        self._tries += 1
-        self._told(self._tries)
+        self._tries.one_more()
         history = drive(
             self._world,
             simulated_plan(scenario, self._rules),
