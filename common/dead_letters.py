@@ -11,7 +11,7 @@ import traceback
 from dataclasses import dataclass, fields
 from typing import Final
 
-from common.envelope import Headers, Outgoing, Record
+from common.envelope import Headers, Outgoing, Record, kind_of
 
 _MARK: Final = "dlq_"
 _LONGEST_TEXT: Final = 4_000
@@ -57,7 +57,7 @@ class DeadLetter:
     @property
     def message_type(self) -> str:
         """The type that the message claims to have."""
-        return _text(dict(self.record.headers).get("ce_type"))
+        return _text(kind_of(self.record))
 
     @property
     def order_id(self) -> str:

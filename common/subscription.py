@@ -12,6 +12,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from time import monotonic
 from typing import Any, Final
 
@@ -205,10 +206,14 @@ class Subscription:
         return gathered
 
     def _orders(self, batch: Batch) -> int:
-        """How many orders a batch is about, as far as it is our business."""
-        return len(
-            {record.key for records in batch.values() for record in records if kind_of(record) in self._heard}
-        )
+        """How many orders a batch is about, as far as it is our business; two stand for any more."""
+        keys: set[bytes | None] = set()
+        for record in chain.from_iterable(batch.values()):
+            if kind_of(record) in self._heard:
+                keys.add(record.key)
+                if len(keys) > 1:
+                    break
+        return len(keys)
 
     async def done(self, offsets: Mapping[TopicPartition, int]) -> None:
         """Note that all up to these offsets is done; they are committed now or a moment later.

@@ -15,6 +15,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.errors import KafkaError
 
 from common.broker import consumer_options, stop_consumer
+from common.envelope import kind_of
 from common.errors import BrokerError
 from common.wiring import DEAD_LETTERS
 from compare.metrics import ENDS
@@ -125,7 +126,7 @@ class Observer:
 
 def _ends(records: Iterable[Any]) -> Iterator[tuple[str, str]]:
     for record in records:
-        type_ = dict(record.headers).get("ce_type", b"").decode(errors="replace")
+        type_ = (kind_of(record) or b"").decode(errors="replace")
         if type_ in ENDS and not record.topic.endswith(DEAD_LETTERS):
             yield (record.key or b"").decode(errors="replace"), type_
 

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from msgspec import to_builtins
 
 from common.dead_letters import DeadLetter, read_dead_letter
-from common.envelope import Envelope, Record, open_envelope, parse
+from common.envelope import Envelope, Record, kind_of, open_envelope, parse
 from common.errors import UnreadableRecordError
 from common.messages import MESSAGES, Command, Event, Message, Step
 from common.store.journal import Change
@@ -108,8 +108,9 @@ def _message(record: Record, envelope: Envelope, kind: type[Message]) -> Message
 
 
 def _place(record: Record, prefix: str) -> str:
-    kind = dict(record.headers).get("ce_type", b"a record without a type").decode(errors="replace")
-    return f"{kind} at {record.topic.removeprefix(prefix)} {record.partition}@{record.offset}"
+    kind = kind_of(record)
+    told = "a record without a type" if kind is None else kind.decode(errors="replace")
+    return f"{told} at {record.topic.removeprefix(prefix)} {record.partition}@{record.offset}"
 
 
 def placed_at(reads: Iterable[tuple[Envelope, datetime]]) -> dict[str, datetime]:

@@ -67,6 +67,7 @@ class RelayPart:
         self._tell = tell
         self._script: Script = script(mode, ground.load, ground.prefix)
         self._then = self._script.then[wiring.name]
+        self._id_at = self._script.id_at
         self._spent = Spent()
         self._work: asyncio.Task[None] | None = None
         self._assigned = asyncio.Event()
@@ -160,7 +161,7 @@ class RelayPart:
     def _take(self, batch: Mapping[TopicPartition, Sequence[Any]]) -> None:
         """Put what these records lead to with what waits to be sent."""
         outbound, ends = self._waiting.outbound, self._waiting.ends
-        then, id_at = self._then, self._script.id_at
+        then, id_at = self._then, self._id_at
         for where, records in batch.items():
             for record in records:
                 template = then.get(record.headers[id_at][1])

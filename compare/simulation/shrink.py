@@ -156,18 +156,13 @@ class _Search:
         """Leave out as much of the schedule as can be left out, in ever smaller parts."""
         size = len(self.schedule)
         while size:
-            if self._from_end:
-                for end in range(len(self.schedule), 0, -size):
-                    self._leave_out(max(0, end - size), end)
-            else:
-                at = 0
-                while at < len(self.schedule):
-                    if not self._leave_out(at, at + size):
-                        at += size
+            needed = 0  # so many, on the side from which it is begun
+            while needed < len(self.schedule):
+                at = len(self.schedule) - needed - size if self._from_end else needed
+                shorter = self.schedule[: max(0, at)] + self.schedule[at + size :]
+                if not self._try(self.scenario, shorter):
+                    needed += size
             size //= 2
-
-    def _leave_out(self, at: int, end: int) -> bool:
-        return self._try(self.scenario, self.schedule[:at] + self.schedule[end:])
 
     def make_actions_plainer(self) -> None:
         """Have less happen in an action: no mishap, one record instead of several."""

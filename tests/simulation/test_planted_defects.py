@@ -14,7 +14,6 @@ from common.domain.decision import Rules
 from common.wiring import Mode
 from compare.checks import CHECKS, Finding, Verdict
 from compare.lab import MODES
-from compare.simulation import shrink as shrinking
 from compare.simulation.chance import Chance, Whim, draw_scenario, seed_of
 from compare.simulation.drive import Anomaly, History, drive, simulated_plan
 from compare.simulation.protections import Protection
@@ -26,8 +25,6 @@ SEED: Final = 1
 SAMPLED: Final = 8
 """One case of so many is always run; `--thorough` runs all."""
 MOST_RUNS: Final = 1_000
-MOST_TRIES: Final = 600
-"""To shrink a history with; a person at a terminal waits for more of them."""
 MOST_STEPS: Final = 400
 """None of the drawn histories that end is as long as that."""
 
@@ -79,19 +76,12 @@ def first_wrong(world: World, most: int = MOST_RUNS) -> tuple[int, History] | No
     return None
 
 
-def smallest_of(world: World, history: History) -> Shrunk:
-    """The same, small, by few trials."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(shrinking, "MOST_TRIES", MOST_TRIES)
-        return shrink(world, history)
-
-
 @cache
 def found_with(defect: Defect, mode: str) -> Found | None:
     """What comes of a defect in a mode; each is looked for once."""
     with pytest.MonkeyPatch.context() as patch, quiet_world(defect.planted(patch, MODES[mode])) as world:
         wrong = first_wrong(world)
-        return Found(*wrong, smallest_of(world, wrong[1])) if wrong else None
+        return Found(*wrong, shrink(world, wrong[1])) if wrong else None
 
 
 @cache
@@ -99,7 +89,7 @@ def found_without(protection: Protection, mode: str) -> Found | None:
     """What comes of taking a protection away."""
     with quiet_world(MODES[mode], protection) as world:
         wrong = first_wrong(world)
-        return Found(*wrong, smallest_of(world, wrong[1])) if wrong else None
+        return Found(*wrong, shrink(world, wrong[1])) if wrong else None
 
 
 @pytest.mark.parametrize(
