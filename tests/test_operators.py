@@ -14,7 +14,8 @@ from typing import Any
 
 import httpx
 import pytest
-from sqlalchemy import event, func, select
+from sqlalchemy import func, select
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 import choreographed
 import common.patience
@@ -142,17 +143,19 @@ async def test_a_write_that_hangs(
 def full(core: Core) -> Iterator[None]:
     """A database that can't grow any more."""
     engine = core.database.engine
+    connect = engine.dialect.connect
 
-    def limit(connection: sqlite3.Connection, _: object) -> None:
+    def limited(*arguments: Any, **options: Any) -> DBAPIConnection:  # noqa: ANN401 - passed on as they are
+        connection = connect(*arguments, **options)
         connection.execute("PRAGMA max_page_count = 1")  # it can't be less than there are
+        return connection
 
-    event.listen(engine, "connect", limit)
-    engine.dispose()
-    try:
-        yield
-    finally:
-        event.remove(engine, "connect", limit)
+    # Not by a listener: to add or remove one while another thread connects is an error in that thread.
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(engine.dialect, "connect", limited)
         engine.dispose()
+        yield
+    engine.dispose()
 
 
 async def test_a_full_disk(embedded: EmbeddedBroker, tmp_path: Path) -> None:
