@@ -181,7 +181,8 @@ async def until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
     finally:
         for task in tasks:
             task.cancel()
-        await asyncio.wait(tasks)
+        # Who is cancelled here has no use for their errors; asyncio need not complain of that.
+        await asyncio.gather(*tasks, return_exceptions=True)
     for task in done:
         task.result()
 

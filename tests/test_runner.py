@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import sqlite3
 import threading
 from collections.abc import AsyncIterator, Iterable, Sequence
@@ -384,6 +385,27 @@ async def test_what_is_collected_when_the_service_stops_is_refused(tmp_path: Pat
     if others := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(others)
     assert not connected
+
+
+async def test_what_is_collected_when_the_service_is_killed_is_not_taken(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is committed from then on, though its last task takes a while to end; nothing is in the log."""
+    monkeypatch.setattr(common.runner, "_COLLECT_S", 0)
+    core = open_core(ORDER, tmp_path)
+    runner = Runner(core, BrokerLink(NOWHERE, PARTITIONS), KafkaPublisher(NOWHERE), own_thread=False)
+    commits = count_commits(core)
+    runner.start()
+    runner.crowd.notice(2, monotonic() + LATER_S)
+    request = asyncio.create_task(runner.submit(asking(place_order(1))))
+    await turns(2)  # until it is collected
+    await runner.kill()
+    with pytest.raises(DatabaseTimeout, match="is stopping"):
+        await request
+    assert not commits
+    del runner
+    gc.collect()
+    assert not caplog.records
 
 
 async def test_requests_are_taken_in_their_order(taking: Runner) -> None:
