@@ -4,9 +4,21 @@ from __future__ import annotations
 
 import sys
 
-from common.garbage import collect_seldom
-from compare.cli import main
+
+def main() -> int:
+    """Run the command line and return its exit code.
+
+    All else is imported here, which takes half a second, and Ctrl-C is to end that without a traceback, too.
+    """
+    try:
+        from common.garbage import collect_seldom  # noqa: PLC0415 - see above
+        from compare import cli  # noqa: PLC0415 - see above
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        return 130
+    collect_seldom()
+    return cli.main()
+
 
 if __name__ == "__main__":
-    collect_seldom()
     sys.exit(main())

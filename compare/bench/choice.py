@@ -25,7 +25,7 @@ _QUICK_S: Final = 52.0
 _SCALING_ORDERS: Final = 100_000
 _SCALING_S: Final = 3600.0
 _STEPS: Final = (100, 10, 1)
-_INSTANCES: Final = (1, 2, 3)
+_INSTANCES: Final = {1: "1 instance", 2: "2 instances", 3: "3 instances"}
 _SAMPLES: Final = 20
 """Of each measurement, on the way."""
 
@@ -47,6 +47,10 @@ class Choice:
             raise ConfigurationError(
                 "--instances: the embedded broker has room for one instance of a service; "
                 "name another with --broker."
+            )
+        if arguments.scaling and (arguments.quick or arguments.rates):
+            raise ConfigurationError(
+                "--scaling has its own loads: leave out --quick and --rates; fewer --orders make it shorter."
             )
         quick: bool = arguments.quick
         self._orders: int = arguments.orders or (
@@ -115,8 +119,8 @@ class Choice:
         if self._address != EMBEDDED:
             size = sizes[1]
             plans += [
-                self._plan((self._many(f"{number} instances", size),), size // _SAMPLES, instances=number)
-                for number in _INSTANCES
+                self._plan((self._many(name, size),), size // _SAMPLES, instances=number)
+                for number, name in _INSTANCES.items()
             ]
         return tuple(plans)
 
@@ -150,9 +154,7 @@ class Choice:
         found = []
         for name in wanted or PEERS:
             peer = PEERS[name]
-            why_not = peer.missing()
-            if why_not is None and peer.postgresql is not None and peer.postgresql != with_server:
-                why_not = f"it is for {'PostgreSQL' if peer.postgresql else 'SQLite'} only; see DATABASE_URL"
+            why_not = peer.missing() or peer.unfit(with_server=with_server)
             if why_not is None:
                 found.append(name)
             elif wanted:

@@ -52,11 +52,13 @@ def draw(document: BenchDocument) -> Picture:
     subjects = dict.fromkeys(run.subject for run in document.runs)
     colours = {subject: f"C{number}" for number, subject in enumerate(subjects)}
     picture = Picture(figsize=_INCHES, layout="constrained")
-    throughput, latency, cost = picture.subplots(1, 3)
+    paced = any(phase.rate is not None for phase in phases.values())
+    throughput, *latency, cost = picture.subplots(1, 3 if paced else 2)
     _bars(throughput, document, "throughput", 1.0, colours)
     throughput.set_title(_closed(phases, "sagas/s"))
-    _curves(latency, document, phases, colours)
-    latency.set_title("open loop, by orders/s: latency, ms")
+    for axes in latency:
+        _curves(axes, document, phases, colours)
+        axes.set_title("open loop, by orders/s:\nlatency, ms")
     _bars(cost, document, "cpu", 1e6, colours)
     cost.set_title(_closed(phases, "CPU us/saga"))
     picture.suptitle(about_machine(document), fontsize="small")
@@ -65,7 +67,7 @@ def draw(document: BenchDocument) -> Picture:
 
 def _closed(phases: Mapping[str, Phase], what: str) -> str:
     under_way = {one.concurrency for one in phases.values() if one.rate is None and one.name != IDLE}
-    return f"closed loop, {', '.join(f'{one:,}' for one in under_way if one)} under way: {what}"
+    return f"closed loop, {', '.join(f'{one:,}' for one in under_way if one)} under way:\n{what}"
 
 
 def _bars(axes: Axes, document: BenchDocument, metric: str, scale: float, colours: Mapping[str, str]) -> None:

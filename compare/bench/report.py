@@ -107,8 +107,8 @@ class BenchReport:
         self._console.print(Text.assemble("All in all: ", self._pen.badge(Verdict(document.verdict))))
 
     def _side_by_side(self, document: BenchDocument, modes: Sequence[str], phase: Phase) -> Table:
-        ratio = ["\n/ ".join(reversed(MODES))] if len(modes) > 1 else []
-        table = self._table("", *modes, *ratio)
+        beside = ["\n/ ".join(reversed(MODES))] if len(modes) > 1 else []
+        table = self._table("", *modes, *beside)
         # Not in a column's head: that would be a wide column, and 80 characters are soon used up.
         table.title, table.title_justify, table.title_style = _title(phase), "left", "bold"
         pressures = [pressure(document, phase, mode) for mode in modes]
@@ -116,21 +116,20 @@ class BenchReport:
             table.add_row("rate / closed loop", *map(self._pressure, pressures))
         for row in _ROWS:
             cells = [
-                self._cell(
-                    mode, phase.name, row, crowded=row.queued and under is not None and under.saturated
-                )
+                self._cell(mode, phase.name, row, crowded=_is_saturated(under))
                 for mode, under in zip(modes, pressures, strict=True)
             ]
             if any(cells):
-                table.add_row(row.label, *(cell or "-" for cell in cells), self._ratio(phase.name, row))
+                ratio = self._ratio(phase.name, row, crowded=any(map(_is_saturated, pressures)))
+                table.add_row(row.label, *(cell or "-" for cell in cells), ratio)
         table.add_row("verdict", *(self._verdict(document.runs, mode, phase.name) for mode in modes))
         relays = [relay for mode in modes if (relay := limit_of(mode)) is not None]
         table.add_row("  the relay's", *(self._verdict(document.runs, one, phase.name) for one in relays))
         return table
 
-    def _ratio(self, phase: str, row: _Row) -> str | None:
+    def _ratio(self, phase: str, row: _Row, *, crowded: bool) -> str | None:
         found = self._ratios.get((phase, row.metric))
-        return None if found is None else _times(found)
+        return None if found is None or (row.queued and crowded) else _times(found)
 
     def _pressure(self, under: Pressure | None) -> Text:
         if under is None:
@@ -142,16 +141,17 @@ class BenchReport:
         figure = self._figures.get((mode, phase, row.metric))
         if figure is None:
             return None
-        sign = _SATURATED if crowded else VERDICTS[Verdict.VALID]
+        queued = row.queued and crowded
+        sign = _SATURATED if queued else VERDICTS[Verdict.VALID]
         text = Text.assemble((self._pen.sign(sign), sign.style), " ", _value(figure.value, row.show))
         relay = self._figures.get((limit_of(mode) or "", phase, row.metric))
         share = figure.share_of_limit
-        if relay is not None and share is not None:
+        if relay is not None and share is not None and not queued:
             text.append(f"\n{_times(share)} of {_shown(relay.value.median, row.show)}", style="dim")
         return text
 
     def _in_lines(self, document: BenchDocument) -> Table:
-        table = self._table("same orders, same checks", *(row.label for _, row in _BRIEF), "verdict")
+        table = self._table("same orders, same checks", *(row.label for _, row in _BRIEF), "all verdicts")
         for subject in _subjects(document):
             if subject in RELAYS:
                 continue
@@ -203,6 +203,10 @@ class BenchReport:
         for column in columns:
             table.add_column(column, overflow="fold", no_wrap=column == columns[0])
         return table
+
+
+def _is_saturated(under: Pressure | None) -> bool:
+    return under is not None and under.saturated
 
 
 def _times(value: Interval) -> str:
@@ -261,7 +265,7 @@ def _about(document: BenchDocument) -> Iterator[str]:
         yield (
             f"! saturated: the rate was above {100 * NEAR:.0f} % of what the closed loop sustained, or less "
             "than that of the rate ended per second, or some orders not at all. Such a latency is that of a "
-            "queue: it grows as long as the load lasts."
+            "queue: it grows as long as the load lasts, and is compared with nothing."
         )
     yield about_machine(document)
     yield ", ".join(f"{name} {value}" for name, value in document.versions.items())

@@ -20,7 +20,7 @@ from compare.peers.topics import TOPICS
 if TYPE_CHECKING:
     from compare.peers.peer import Peer, Terms
 
-INSTALL: Final = "install the extra: `make peers`, or `pip install saga-lab[peers]`"
+INSTALL: Final = "install the extra: `make peers`, or `pip install '.[peers]'` beside the sources"
 _VERSION_S: Final = 20
 
 
@@ -62,6 +62,13 @@ class Description:
         except ConfigurationError as error:
             return str(error)
         return None
+
+    def unfit(self, *, with_server: bool) -> str | None:
+        """Why it can't use the database that is set, and how to mend that; None if it can."""
+        if self.postgresql in {None, with_server}:
+            return None
+        mend = "set DATABASE_URL" if self.postgresql else "leave DATABASE_URL out"
+        return f"it needs {'PostgreSQL' if self.postgresql else 'SQLite'}: {mend}"
 
     def versions(self) -> dict[str, str]:
         """The versions of all that it needs, by name.
@@ -209,9 +216,8 @@ def make_peer(name: str, terms: Terms) -> Peer:
     if description is None:
         raise ConfigurationError(f"there is no peer {name!r}: choose from {', '.join(PEERS)}")
     description.versions()
-    if description.postgresql is not None and description.postgresql != (terms.server is not None):
-        mend = "set DATABASE_URL" if description.postgresql else "leave DATABASE_URL out"
-        raise ConfigurationError(f"{name} needs {'' if description.postgresql else 'no '}PostgreSQL: {mend}")
+    if (unfit := description.unfit(with_server=terms.server is not None)) is not None:
+        raise ConfigurationError(f"{name}: {unfit}")
     module, _, kind = description.maker.partition(":")
     peer: Peer = getattr(import_module(module), kind)(terms)
     return peer

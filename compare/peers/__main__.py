@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+from common.settings import load_settings
 from compare.peers import PEERS
 
 
 def main() -> None:
     """Print a line for each peer."""
+    with_server = load_settings().database_server is not None
     for name, peer in PEERS.items():
-        missing = peer.missing()
-        found = (
-            ", ".join(f"{one} {version}" for one, version in peer.versions().items()) if not missing else ""
-        )
-        print(f"{name:<16} {missing or found}")
+        why_not = peer.missing() or peer.unfit(with_server=with_server)
+        found = "" if why_not else ", ".join(f"{one} {version}" for one, version in peer.versions().items())
+        print(f"{name:<16} {why_not or found}")
 
 
 if __name__ == "__main__":

@@ -89,6 +89,18 @@ def test_a_saturated_latency_is_marked() -> None:
     assert "! saturated:" in printed
 
 
+@pytest.mark.parametrize(("closed_s", "compared"), [(4.0, False), (0.2, True)], ids=["saturated", "not"])
+def test_a_saturated_latency_is_compared_with_nothing(closed_s: float, *, compared: bool) -> None:
+    """Neither with the relay's nor with the other mode's: it says how long a queue was."""
+    subjects = ("orchestrated", RELAY, "choreographed", relay_of("choreographed"))
+    closed = [run(subject, seconds=closed_s) for subject in subjects]
+    printed = report(*closed, *(run(subject, phase=PACED) for subject in subjects))
+    [line] = [line for line in printed.splitlines() if "latency p50" in line]
+    assert ("x1.00" in line) is compared
+    below = printed.splitlines()[printed.splitlines().index(line) + 1]
+    assert ("x1.00 of 490" in below) is compared
+
+
 def test_a_latency_of_a_system_that_keeps_up_is_not() -> None:
     """It is as good as any figure."""
     printed = report(run(seconds=0.2), run(phase=PACED))

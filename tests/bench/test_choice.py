@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from common.command_line import Parser
+from common.errors import ConfigurationError
 from common.settings import Settings
 from compare.bench.choice import Choice
 from compare.bench.command import add_bench
@@ -24,6 +25,13 @@ def test_scaling_takes_as_long_as_it_takes(arguments: tuple[str, ...], seconds: 
     chosen = choice("--scaling", *arguments)
     assert {phase.seconds for plan in chosen.plans for phase in plan.phases} == {seconds}
     assert chosen.used().seconds == seconds
+
+
+@pytest.mark.parametrize("option", [("--quick",), ("--rates", "100")])
+def test_scaling_has_loads_of_its_own(option: tuple[str, ...]) -> None:
+    """What would change nothing is refused, with what would."""
+    with pytest.raises(ConfigurationError, match=r"leave out --quick and --rates; fewer --orders"):
+        choice("--scaling", *option)
 
 
 @pytest.mark.parametrize(("arguments", "orders"), [((), 200), (("--quick",), 30)])

@@ -46,10 +46,16 @@ def test_where_all_keep_up_nothing_is_saturated() -> None:
 def test_titles_say_the_load_and_the_figure() -> None:
     """In the same words for all loops."""
     assert [axes.get_title() for axes in draw(DOCUMENT).axes] == [
-        "closed loop, 10 under way: sagas/s",
-        "open loop, by orders/s: latency, ms",
-        "closed loop, 10 under way: CPU us/saga",
+        "closed loop, 10 under way:\nsagas/s",
+        "open loop, by orders/s:\nlatency, ms",
+        "closed loop, 10 under way:\nCPU us/saga",
     ]
+
+
+def test_without_an_open_loop_there_is_no_panel_for_it() -> None:
+    """Which would be empty."""
+    titles = [axes.get_title() for axes in draw(document(run())).axes]
+    assert titles == ["closed loop, 10 under way:\nsagas/s", "closed loop, 10 under way:\nCPU us/saga"]
 
 
 def test_machine_and_time_are_in_it() -> None:

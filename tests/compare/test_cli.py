@@ -12,14 +12,17 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.abc import MetaPathFinder
 from pathlib import Path
 from typing import Any, Final
 
 import jsonschema_rs
 import pytest
 
+import compare as compare_package
 from common import __version__
 from common.settings import Settings
+from compare.__main__ import main
 from compare.scenario_files import built_in_scenarios
 
 pytestmark = [pytest.mark.live, pytest.mark.timeout(120)]
@@ -405,6 +408,29 @@ def test_an_interruption_ends_it_cleanly(tmp_path: Path, *, whole_group: bool) -
         assert process.returncode == 130
         assert errors == "Interrupted.\n"
         assert_nothing_is_left(process.pid)
+
+
+class Impatient(MetaPathFinder):
+    """Presses Ctrl-C while a module is being looked for."""
+
+    def __init__(self, module: str) -> None:
+        self._module = module
+
+    def find_spec(self, fullname: str, *_: object) -> None:
+        """The module is never found: not this one, and the others not here."""
+        if fullname == self._module:
+            raise KeyboardInterrupt
+
+
+def test_an_interruption_while_it_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It ends as later on, and not in a traceback of whatever was being imported."""
+    monkeypatch.delitem(sys.modules, "compare.cli", raising=False)
+    monkeypatch.delattr(compare_package, "cli", raising=False)
+    monkeypatch.setattr(sys, "meta_path", [Impatient("compare.cli"), *sys.meta_path])
+    assert main() == 130
+    assert capsys.readouterr() == ("", "Interrupted.\n")
 
 
 def test_waiting_for_a_broker_can_be_interrupted() -> None:

@@ -13,6 +13,7 @@ from common.errors import ConfigurationError
 from common.store.postgresql import server_url
 from compare import peers
 from compare.peers import INSTALL, PEERS, make_peer
+from compare.peers.__main__ import main as list_peers
 from compare.peers.peer import Terms
 from compare.peers.topics import TOPICS
 
@@ -78,6 +79,24 @@ def test_the_database_has_to_fit(name: str, server: str | None, mend: str) -> No
         pytest.skip(missing)
     with pytest.raises(ConfigurationError, match=mend):
         make_peer(name, Terms(folder=Path(), stock={}, server=server_url(server) if server else None))
+
+
+@pytest.mark.parametrize("url", [None, URL])
+def test_the_list_says_what_does_not_fit(
+    url: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whoever looks what can be measured is told what has to be set for it, if the rest is there."""
+    monkeypatch.setattr(peers, "version", lambda _: "1.2.3")
+    if url is None:
+        monkeypatch.delenv("DATABASE_URL", raising=False)
+    else:
+        monkeypatch.setenv("DATABASE_URL", url)
+    list_peers()
+    told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
+    fits, other = ("dbos-sqlite", "dbos-postgresql")[:: 1 if url is None else -1]
+    assert told[fits] == "dbos 1.2.3"
+    assert told[other] == PEERS[other].unfit(with_server=url is not None)
+    assert "DATABASE_URL" in told[other]
 
 
 def test_versions_are_told() -> None:
