@@ -8,6 +8,8 @@ from typing import Final, NoReturn
 
 EX_USAGE: Final = 64
 """Of BSD's sysexits: the command can't be used as given."""
+INTERRUPTED: Final = 130
+"""As shells have it for what SIGINT has ended."""
 
 
 class Parser(ArgumentParser):

@@ -178,13 +178,22 @@ async def until_one_ends(*works: Coroutine[Any, Any, None]) -> None:
     tasks = [asyncio.create_task(work) for work in works]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    except asyncio.CancelledError:
+        for task in tasks:
+            task.add_done_callback(_forget_error)
+        raise
     finally:
         for task in tasks:
             task.cancel()
-        # Who is cancelled here has no use for their errors; asyncio need not complain of that.
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.wait(tasks)
     for task in done:
         task.result()
+
+
+def _forget_error(task: asyncio.Task[None]) -> None:
+    """Have asyncio not complain of an error that nobody asks for: all is given up."""
+    if not task.cancelled():
+        task.exception()
 
 
 def short(error: Exception) -> str:

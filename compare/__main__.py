@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import sys
 
+from common.command_line import INTERRUPTED
+
 
 def main() -> int:
     """Run the command line and return its exit code.
@@ -13,11 +15,12 @@ def main() -> int:
     try:
         from common.garbage import collect_seldom  # noqa: PLC0415 - see above
         from compare import cli  # noqa: PLC0415 - see above
+
+        collect_seldom()
+        return cli.main()
     except KeyboardInterrupt:
         print("Interrupted.", file=sys.stderr)
-        return 130
-    collect_seldom()
-    return cli.main()
+        return INTERRUPTED
 
 
 if __name__ == "__main__":

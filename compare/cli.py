@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from common import __version__
-from common.command_line import EX_USAGE, Parser
+from common.command_line import EX_USAGE, INTERRUPTED, Parser
 from common.errors import ConfigurationError, LabError
 from common.settings import Settings, describe_settings, is_address, load_settings
 from compare.bench.command import add_bench
@@ -43,7 +43,6 @@ from compare.simulation.sweep_command import add_sweep
 from compare.simulation.sweep_report import SweepDocument
 from compare.soak_command import add_soak
 
-INTERRUPTED: Final = 130
 EXIT_CODES: Final = {Verdict.VALID: 0, Verdict.INVALID: 1, Verdict.UNKNOWN: 2}
 
 _SCHEMAS: Final[dict[str, type[BaseModel]]] = {

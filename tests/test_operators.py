@@ -151,11 +151,13 @@ def full(core: Core) -> Iterator[None]:
         return connection
 
     # Not by a listener: to add or remove one while another thread connects is an error in that thread.
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(engine.dialect, "connect", limited)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine.dialect, "connect", limited)
+            engine.dispose()
+            yield
+    finally:
         engine.dispose()
-        yield
-    engine.dispose()
 
 
 async def test_a_full_disk(embedded: EmbeddedBroker, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ import common.runner
 import orchestrated
 from common.broker import partition_of
 from common.core import Core
+from common.crowd import Crowd
 from common.domain.decision import Decision
 from common.domain.order import OrderStatus
 from common.embedded import EmbeddedBroker
@@ -387,22 +388,38 @@ async def test_what_is_collected_when_the_service_stops_is_refused(tmp_path: Pat
     assert not connected
 
 
+class AskedCrowd(Crowd):
+    """A crowd, and when a service asks whether there is one: what it has by then, it collects."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        super().notice(2, monotonic() + LATER_S)
+        self.asked = asyncio.Event()
+
+    def notice(self, orders: int, now: float) -> bool:
+        """Note that so many orders have arrived together; whether it is a crowd."""
+        self.asked.set()
+        return super().notice(orders, now)
+
+
 async def test_what_is_collected_when_the_service_is_killed_is_not_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Nothing is committed from then on, though its last task takes a while to end; nothing is in the log."""
+    """It is as if the order had not been asked for, though the last task takes a while; the log is empty."""
+    gc.collect()
+    caplog.clear()  # of what earlier tests have left
     monkeypatch.setattr(common.runner, "_COLLECT_S", 0)
     core = open_core(ORDER, tmp_path)
     runner = Runner(core, BrokerLink(NOWHERE, PARTITIONS), KafkaPublisher(NOWHERE), own_thread=False)
-    commits = count_commits(core)
     runner.start()
-    runner.crowd.notice(2, monotonic() + LATER_S)
+    runner.crowd = crowd = AskedCrowd()
     request = asyncio.create_task(runner.submit(asking(place_order(1))))
-    await turns(2)  # until it is collected
+    await crowd.asked.wait()
     await runner.kill()
     with pytest.raises(DatabaseTimeout, match="is stopping"):
         await request
-    assert not commits
+    assert not taken(core, [1])
+    core.database.close()
     del runner
     gc.collect()
     assert not caplog.records

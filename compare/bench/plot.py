@@ -52,8 +52,8 @@ def draw(document: BenchDocument) -> Picture:
     subjects = dict.fromkeys(run.subject for run in document.runs)
     colours = {subject: f"C{number}" for number, subject in enumerate(subjects)}
     picture = Picture(figsize=_INCHES, layout="constrained")
-    paced = any(phase.rate is not None for phase in phases.values())
-    throughput, *latency, cost = picture.subplots(1, 3 if paced else 2)
+    points = [_points(document, phases, subject, metric) for subject in subjects for metric in _QUANTILES]
+    throughput, *latency, cost = picture.subplots(1, 3 if any(points) else 2)
     _bars(throughput, document, "throughput", 1.0, colours)
     throughput.set_title(_closed(phases, "sagas/s"))
     for axes in latency:

@@ -7,7 +7,7 @@ Peers, of which there may be many, have a line each below, with the modes among 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Final, NamedTuple
 
 from rich.box import ASCII, SIMPLE_HEAD
@@ -111,25 +111,20 @@ class BenchReport:
         table = self._table("", *modes, *beside)
         # Not in a column's head: that would be a wide column, and 80 characters are soon used up.
         table.title, table.title_justify, table.title_style = _title(phase), "left", "bold"
-        pressures = [pressure(document, phase, mode) for mode in modes]
-        if any(pressures):
-            table.add_row("rate / closed loop", *map(self._pressure, pressures))
+        limits = [limit_of(mode) or "" for mode in modes]
+        under = {one: pressure(document, phase, one) for one in (*modes, *limits)}
+        saturated = {one for one, found in under.items() if found is not None and found.saturated}
+        if any(under[mode] for mode in modes):
+            table.add_row("rate / closed loop", *(self._pressure(under[mode]) for mode in modes))
         for row in _ROWS:
-            cells = [
-                self._cell(mode, phase.name, row, crowded=_is_saturated(under))
-                for mode, under in zip(modes, pressures, strict=True)
-            ]
+            crowded = saturated if row.queued else set()
+            cells = [self._cell(mode, phase.name, row, crowded) for mode in modes]
             if any(cells):
-                ratio = self._ratio(phase.name, row, crowded=any(map(_is_saturated, pressures)))
-                table.add_row(row.label, *(cell or "-" for cell in cells), ratio)
+                ratio = None if crowded.intersection(modes) else self._ratios.get((phase.name, row.metric))
+                table.add_row(row.label, *(cell or "-" for cell in cells), _times(ratio) if ratio else None)
         table.add_row("verdict", *(self._verdict(document.runs, mode, phase.name) for mode in modes))
-        relays = [relay for mode in modes if (relay := limit_of(mode)) is not None]
-        table.add_row("  the relay's", *(self._verdict(document.runs, one, phase.name) for one in relays))
+        table.add_row("  the relay's", *(self._verdict(document.runs, one, phase.name) for one in limits))
         return table
-
-    def _ratio(self, phase: str, row: _Row, *, crowded: bool) -> str | None:
-        found = self._ratios.get((phase, row.metric))
-        return None if found is None or (row.queued and crowded) else _times(found)
 
     def _pressure(self, under: Pressure | None) -> Text:
         if under is None:
@@ -137,16 +132,16 @@ class BenchReport:
         share = "-" if under.of_sustained is None else f"{100 * under.of_sustained:.0f} %"
         return self._pen.signed(_SATURATED, f"{share} saturated") if under.saturated else Text(share)
 
-    def _cell(self, mode: str, phase: str, row: _Row, *, crowded: bool) -> Text | None:
+    def _cell(self, mode: str, phase: str, row: _Row, crowded: Collection[str]) -> Text | None:
         figure = self._figures.get((mode, phase, row.metric))
         if figure is None:
             return None
-        queued = row.queued and crowded
-        sign = _SATURATED if queued else VERDICTS[Verdict.VALID]
+        sign = _SATURATED if mode in crowded else VERDICTS[Verdict.VALID]
         text = Text.assemble((self._pen.sign(sign), sign.style), " ", _value(figure.value, row.show))
-        relay = self._figures.get((limit_of(mode) or "", phase, row.metric))
+        limit = limit_of(mode) or ""
+        relay = self._figures.get((limit, phase, row.metric))
         share = figure.share_of_limit
-        if relay is not None and share is not None and not queued:
+        if relay is not None and share is not None and not {mode, limit}.intersection(crowded):
             text.append(f"\n{_times(share)} of {_shown(relay.value.median, row.show)}", style="dim")
         return text
 
@@ -203,10 +198,6 @@ class BenchReport:
         for column in columns:
             table.add_column(column, overflow="fold", no_wrap=column == columns[0])
         return table
-
-
-def _is_saturated(under: Pressure | None) -> bool:
-    return under is not None and under.saturated
 
 
 def _times(value: Interval) -> str:

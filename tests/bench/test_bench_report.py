@@ -101,6 +101,13 @@ def test_a_saturated_latency_is_compared_with_nothing(closed_s: float, *, compar
     assert ("x1.00 of 490" in below) is compared
 
 
+def test_a_latency_is_not_compared_with_a_queue_of_the_relay() -> None:
+    """It may be only the relay that the rate was too much for, as when something else was at work."""
+    printed = report(run(seconds=0.2), run(RELAY, seconds=4), run(phase=PACED), run(RELAY, phase=PACED))
+    assert "✔ 490" in printed
+    assert "of 490" not in printed
+
+
 def test_a_latency_of_a_system_that_keeps_up_is_not() -> None:
     """It is as good as any figure."""
     printed = report(run(seconds=0.2), run(phase=PACED))

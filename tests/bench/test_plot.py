@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
+import pytest
 from matplotlib.colors import to_rgba
 from matplotlib.container import BarContainer
 
+from compare.bench.document import Run
 from compare.bench.plot import draw
 from compare.bench.relay import relay_of
+from compare.bench.spec import INVALID
 from tests.bench.measured import PACED, document, run
 
 SUBJECTS: Final = ("orchestrated", relay_of("orchestrated"), "choreographed", relay_of("choreographed"))
@@ -52,9 +55,10 @@ def test_titles_say_the_load_and_the_figure() -> None:
     ]
 
 
-def test_without_an_open_loop_there_is_no_panel_for_it() -> None:
-    """Which would be empty."""
-    titles = [axes.get_title() for axes in draw(document(run())).axes]
+@pytest.mark.parametrize("more", [(), (run(phase=PACED, verdict=INVALID),)], ids=["none", "an invalid one"])
+def test_without_latencies_there_is_no_panel_for_them(more: tuple[Run, ...]) -> None:
+    """It would be empty."""
+    titles = [axes.get_title() for axes in draw(document(run(), *more)).axes]
     assert titles == ["closed loop, 10 under way:\nsagas/s", "closed loop, 10 under way:\nCPU us/saga"]
 
 

@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event
-from sqlalchemy.exc import OperationalError, SQLAlchemyError
+from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.exc import SQLAlchemyError
 
 import common.runner
 from common.domain.order import OrderStatus
@@ -270,19 +271,25 @@ def database_lost_after_commit(service: OrderService, monkeypatch: pytest.Monkey
     """A database that fails at every statement once a transaction that took an order on is committed."""
     core = service.runner.core
     engine, submit = core.database.engine, core.submit
+    connect = engine.dialect.connect
+    connections: list[Any] = []
     lost = False
 
     def forbid(action: int, what: str | None, *_: object) -> int:
         ends = action == sqlite3.SQLITE_TRANSACTION and what != "BEGIN"
         return sqlite3.SQLITE_OK if ends else sqlite3.SQLITE_DENY
 
-    def lose(transaction: Connection) -> None:
+    def supervised(*arguments: Any, **options: Any) -> DBAPIConnection:  # noqa: ANN401 - passed on as they are
+        connection = connect(*arguments, **options)
+        connections.append(connection)
+        if lost:
+            connection.set_authorizer(forbid)
+        return connection
+
+    def lose(_: Connection) -> None:
         nonlocal lost
         lost = True
-        prepare(transaction.connection.dbapi_connection)
-
-    def prepare(connection: Any, *_: object) -> None:  # noqa: ANN401 - a DBAPI connection is untyped
-        if lost:
+        for connection in connections:
             connection.set_authorizer(forbid)
 
     def submit_and_lose(transaction: Connection, *arguments: Any) -> Any:  # noqa: ANN401 - as it is called
@@ -291,15 +298,15 @@ def database_lost_after_commit(service: OrderService, monkeypatch: pytest.Monkey
         event.listen(transaction, "commit", lose)
         return told
 
-    event.listen(engine, "checkout", prepare)
     with monkeypatch.context() as patched:
         patched.setattr(core, "submit", submit_and_lose)
+        # Not by a listener of the engine: to add one while another thread connects is an error there.
+        patched.setattr(engine.dialect, "connect", supervised)
+        engine.dispose()
         yield
-    assert lost
-    with pytest.raises(SQLAlchemyError, match="not authorized"):
-        service.counts()
-    # The listener stays: to remove it while another thread connects would be an error in that thread.
-    lost = False
+        assert lost
+        with pytest.raises(SQLAlchemyError, match="not authorized"):
+            service.counts()
     engine.dispose()
 
 
@@ -320,20 +327,22 @@ async def test_what_is_committed_is_told(
     assert service.counts() == (1, 1, int(bool(more)))
 
 
-async def test_an_end_that_cannot_be_recorded(mode: ServedMode) -> None:
+async def test_an_end_that_cannot_be_recorded(mode: ServedMode, monkeypatch: pytest.MonkeyPatch) -> None:
     """An end is told only if a repeat will be told it, too."""
-    engine = mode.runners["order"].core.database.engine
-    failures, failing = [], True
+    dialect = mode.runners["order"].core.database.engine.dialect
+    execute = dialect.do_execute
+    failures = []
 
-    def fail(*arguments: Any) -> None:  # noqa: ANN401 - what SQLAlchemy hands over
-        if failing and arguments[2].startswith("UPDATE idempotency"):
-            failures.append(arguments[2])
-            raise OperationalError("UPDATE", {}, Exception("database is locked"))
+    def fail(cursor: DBAPICursor, statement: str, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - passed on as they are
+        if statement.startswith("UPDATE idempotency"):
+            failures.append(statement)
+            raise sqlite3.OperationalError("database is locked")
+        execute(cursor, statement, *arguments, **options)
 
     headers = {"Idempotency-Key": "k", "Prefer": "wait=10"}
-    event.listen(engine, "before_cursor_execute", fail)
-    first = await mode["order"].post("/orders", json=LAPTOP, headers=headers)
-    failing = False
+    with monkeypatch.context() as patched:
+        patched.setattr(dialect, "do_execute", fail)
+        first = await mode["order"].post("/orders", json=LAPTOP, headers=headers)
     again = await mode["order"].post("/orders", json=LAPTOP, headers=headers)
     assert len(failures) == 1
     assert (first.status_code, again.status_code) == (202, 202)

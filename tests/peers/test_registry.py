@@ -91,12 +91,24 @@ def test_the_list_says_what_does_not_fit(
         monkeypatch.delenv("DATABASE_URL", raising=False)
     else:
         monkeypatch.setenv("DATABASE_URL", url)
-    list_peers()
+    assert list_peers() == 0
     told = dict(line.split(maxsplit=1) for line in capsys.readouterr().out.splitlines())
-    fits, other = ("dbos-sqlite", "dbos-postgresql")[:: 1 if url is None else -1]
-    assert told[fits] == "dbos 1.2.3"
-    assert told[other] == PEERS[other].unfit(with_server=url is not None)
-    assert "DATABASE_URL" in told[other]
+    both = (told["dbos-sqlite"], told["dbos-postgresql"])
+    if url is None:
+        assert both == ("dbos 1.2.3", "it needs PostgreSQL: set DATABASE_URL")
+    else:
+        assert both == ("it needs SQLite: leave DATABASE_URL out", "dbos 1.2.3")
+
+
+def test_the_list_has_settings_that_can_be_read(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Others are told by name, as by every command."""
+    monkeypatch.setenv("DATABASE_URL", "nonsense")
+    assert list_peers() == 64
+    told = capsys.readouterr()
+    assert told.out == ""
+    assert "DATABASE_URL" in told.err
 
 
 def test_versions_are_told() -> None:
