@@ -42,8 +42,9 @@ _SWITCH_AGAIN_S: Final = 0.01
 _SWITCH_LIMIT_S: Final = 1.0
 _READ_ONLY: Final = "read_only"
 """Where a connection's record has whether it refuses to write."""
-_FILES: Final = "files"
-"""Where a connection's record has the identities of the files that it is to."""
+_FILE: Final = "file"
+_LOG: Final = "log"
+"""Where a connection's record has the identities of the file, and the write-ahead log, that it is to."""
 
 
 class Database:
@@ -149,33 +150,40 @@ def _sqlite_engine(url: URL, synchronous: Synchronous) -> Engine:
         engine = create_engine(
             url.set(database=f"file:{quote(str(file))}", query={"mode": "rw", "uri": "true"})
         )
-        event.listen(engine, "checkout", partial(_check_files, engine, file))
+        event.listen(engine, "do_connect", partial(_note_file, file))
+        event.listen(engine, "checkout", partial(_check_files, engine, file, _log_of(file)))
         event.listen(engine, "handle_error", _distrust)
     event.listen(engine, "connect", partial(_prepare_sqlite, synchronous))
     event.listen(engine, "begin", _begin_sqlite)
     if url.database is not None:  # only now is its log there, too
-        event.listen(engine, "connect", partial(_note_files, Path(url.database)))
+        event.listen(engine, "connect", partial(_note_log, _log_of(Path(url.database))))
     return engine
 
 
-def _note_files(file: Path, _: object, record: Any) -> None:  # noqa: ANN401 - the pool's record of a connection
-    record.info[_FILES] = _identities(file)
+def _log_of(file: Path) -> Path:
+    return file.with_name(f"{file.name}-wal")
 
 
-def _check_files(engine: Engine, file: Path, _: object, record: Any, __: object) -> None:  # noqa: ANN401 - as above
+def _note_file(file: Path, _: object, record: Any, *__: object) -> None:  # noqa: ANN401 - the pool's record of a connection
+    # Before it is opened. One that is put in its place at that moment would else be noted for the one that is
+    # open, and what is written go to a file that has no name any more.
+    record.info[_FILE] = _identity(file)
+
+
+def _note_log(log: Path, _: object, record: Any) -> None:  # noqa: ANN401 - as above
+    record.info[_LOG] = _identity(log)
+
+
+def _check_files(engine: Engine, file: Path, log: Path, _: object, record: Any, __: object) -> None:  # noqa: ANN401 - as above
     """See to it that nothing is written to a file that was removed, or replaced, since it was opened."""
-    if record.info[_FILES] != _identities(file):
+    if record.info[_FILE] != _identity(file) or record.info[_LOG] != _identity(log):
         # All at once: the last to be closed saves what is in a log that was removed.
         engine.pool.dispose()
         raise InvalidatePoolError
 
 
-def _identities(file: Path) -> list[tuple[int, int] | None]:
-    """What tells the file, and its write-ahead log, from others that may be in their places some day."""
-    return [_identity(file), _identity(file.with_name(f"{file.name}-wal"))]
-
-
 def _identity(file: Path) -> tuple[int, int] | None:
+    """What tells a file from others that may be in its place some day."""
     try:
         found = file.stat()
     except OSError:
