@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from rich.table import Table
 
 from common import __version__
-from common.command_line import EX_USAGE, INTERRUPTED, Parser
+from common.command_line import EX_USAGE, Parser
 from common.errors import ConfigurationError, LabError
 from common.settings import Settings, describe_settings, is_address, load_settings
 from compare.bench.command import add_bench
@@ -62,7 +62,7 @@ not be judged), 64 usage, 130 interrupted.
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code."""
+    """Run the command line and return its exit code; KeyboardInterrupt is `compare.__main__`'s business."""
     logging.basicConfig(level=logging.ERROR, format="%(levelname)s %(name)s: %(message)s")
     # The client logs each of its attempts; when they come to nothing, a LabError says so, once.
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)
@@ -84,9 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except LabError as error:
         print(f"Could not be {arguments.meant}: {error}", file=sys.stderr)
         return EXIT_CODES[Verdict.UNKNOWN]
-    except KeyboardInterrupt:
-        print("Interrupted.", file=sys.stderr)
-        return INTERRUPTED
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough; Python must not complain when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -5,16 +5,41 @@ On PostgreSQL a folder is a name only, and need not exist: with the database's n
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from shutil import copytree
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
-from sqlalchemy import Connection, Table, inspect, text
+import pytest
+from sqlalchemy import Connection, Engine, Table, inspect, text
+from sqlalchemy.engine.interfaces import DBAPIConnection
 
 from common.store.database import Database
 from common.store.postgresql import postgresql_engine, server_url
+
+
+@contextmanager
+def each_connection(engine: Engine, act: Callable[[Any], None]) -> Iterator[None]:
+    """Have something done with each connection of an engine as soon as it is open; all are opened anew.
+
+    Not by a listener: to add or remove one while another thread connects is an error in that thread.
+    """
+    connect = engine.dialect.connect
+
+    def supervised(*arguments: Any, **options: Any) -> DBAPIConnection:  # noqa: ANN401 - passed on as they are
+        connection = connect(*arguments, **options)
+        act(connection)
+        return connection
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(engine.dialect, "connect", supervised)
+            engine.dispose()
+            yield
+    finally:
+        engine.dispose()
 
 
 class Databases(Protocol):

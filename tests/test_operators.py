@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 import pytest
 from sqlalchemy import func, select
-from sqlalchemy.engine.interfaces import DBAPIConnection
 
 import choreographed
 import common.patience
@@ -26,7 +25,7 @@ from common.embedded import EmbeddedBroker
 from common.runner import Runner
 from common.services import ORDERS
 from tests.brokers import Embedded
-from tests.databases import PostgresSchemas
+from tests.databases import PostgresSchemas, each_connection
 from tests.http.conftest import app_of, client_of
 from tests.http.test_orders import LAPTOP
 from tests.http.test_problems import check_problem
@@ -67,12 +66,13 @@ async def until_ready(client: httpx.AsyncClient) -> None:
     await until(ready)
 
 
-async def until_in_trouble(client: httpx.AsyncClient) -> dict[str, Any]:
-    """Wait until a service says that it is not ready; what it says."""
+async def until_in_trouble(client: httpx.AsyncClient, database: str = "") -> dict[str, Any]:
+    """Wait until a service says that it is not ready, and this of its database; all that it says."""
 
     async def checks() -> dict[str, Any] | None:
         answer = await client.get("/health/ready")
-        return None if answer.status_code == 200 else dict(answer.json()["checks"])
+        found = {} if answer.status_code == 200 else dict(answer.json()["checks"])
+        return found if database in found.get("database", "") else None
 
     found = await until(checks)
     assert found is not None
@@ -142,22 +142,9 @@ async def test_a_write_that_hangs(
 @contextmanager
 def full(core: Core) -> Iterator[None]:
     """A database that can't grow any more."""
-    engine = core.database.engine
-    connect = engine.dialect.connect
-
-    def limited(*arguments: Any, **options: Any) -> DBAPIConnection:  # noqa: ANN401 - passed on as they are
-        connection = connect(*arguments, **options)
-        connection.execute("PRAGMA max_page_count = 1")  # it can't be less than there are
-        return connection
-
-    # Not by a listener: to add or remove one while another thread connects is an error in that thread.
-    try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(engine.dialect, "connect", limited)
-            engine.dispose()
-            yield
-    finally:
-        engine.dispose()
+    # It can't be less than there are.
+    with each_connection(core.database.engine, lambda new: new.execute("PRAGMA max_page_count = 1")):
+        yield
 
 
 async def test_a_full_disk(embedded: EmbeddedBroker, tmp_path: Path) -> None:
@@ -243,21 +230,14 @@ async def test_a_database_that_is_restored(embedded: EmbeddedBroker, tmp_path: P
         shutil.rmtree(folder)
         folder.mkdir()
         (folder / "order.db").touch()
-
-        async def found_empty() -> bool:
-            checks = (await client.get("/health/ready")).json().get("checks", {})
-            return "no such table" in checks.get("database", "")
-
-        await until(found_empty)
+        await until_in_trouble(client, "no such table")
         backup.rename(folder / "order.db")
         await until_ready(client)
         assert (await client.get("/orders")).json()["total"] == 1
         assert (await client.post("/orders", json=LAPTOP)).status_code == 202
 
 
-def test_a_database_that_is_restored_while_it_is_opened(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_database_that_is_restored_while_it_is_opened(tmp_path: Path) -> None:
     """What was opened is a file without a name by then: it is let go at once, not written to for good."""
     file, backup = tmp_path / "order.db", tmp_path / "backup" / "order.db"
     restored = open_core(ORDER, backup.parent)
@@ -265,20 +245,13 @@ def test_a_database_that_is_restored_while_it_is_opened(
         restored.submit(transaction, [(place_order(1), 0)], NOW)
     restored.database.close()
     core = open_core(ORDER, tmp_path)
-    core.database.close()
-    dialect = core.database.engine.dialect
-    connect = dialect.connect
 
-    def connect_too_early(*arguments: Any, **options: Any) -> DBAPIConnection:  # noqa: ANN401 - passed on as they are
-        connection = connect(*arguments, **options)
+    def restore(_: object) -> None:
         if backup.exists():
             backup.rename(file)
-        return connection
 
-    monkeypatch.setattr(dialect, "connect", connect_too_early)
-    with core.database.read() as connection:
+    with each_connection(core.database.engine, restore), core.database.read() as connection:
         assert connection.scalar(select(func.count()).select_from(ORDERS.table)) == 1
-    core.database.close()
 
 
 def test_a_log_that_is_gone(tmp_path: Path) -> None:

@@ -150,28 +150,26 @@ def _sqlite_engine(url: URL, synchronous: Synchronous) -> Engine:
         engine = create_engine(
             url.set(database=f"file:{quote(str(file))}", query={"mode": "rw", "uri": "true"})
         )
-        event.listen(engine, "do_connect", partial(_note_file, file))
-        event.listen(engine, "checkout", partial(_check_files, engine, file, _log_of(file)))
         event.listen(engine, "handle_error", _distrust)
     event.listen(engine, "connect", partial(_prepare_sqlite, synchronous))
     event.listen(engine, "begin", _begin_sqlite)
-    if url.database is not None:  # only now is its log there, too
-        event.listen(engine, "connect", partial(_note_log, _log_of(Path(url.database))))
+    if url.database is not None:
+        _watch_files(engine, Path(url.database))
     return engine
 
 
-def _log_of(file: Path) -> Path:
-    return file.with_name(f"{file.name}-wal")
-
-
-def _note_file(file: Path, _: object, record: Any, *__: object) -> None:  # noqa: ANN401 - the pool's record of a connection
+def _watch_files(engine: Engine, file: Path) -> None:
+    log = file.with_name(f"{file.name}-wal")
     # Before it is opened. One that is put in its place at that moment would else be noted for the one that is
     # open, and what is written go to a file that has no name any more.
-    record.info[_FILE] = _identity(file)
+    event.listen(engine, "do_connect", partial(_note, _FILE, file))
+    # After the connection is prepared: only then is there a log.
+    event.listen(engine, "connect", partial(_note, _LOG, log))
+    event.listen(engine, "checkout", partial(_check_files, engine, file, log))
 
 
-def _note_log(log: Path, _: object, record: Any) -> None:  # noqa: ANN401 - as above
-    record.info[_LOG] = _identity(log)
+def _note(name: str, file: Path, _: object, record: Any, *__: object) -> None:  # noqa: ANN401 - the pool's record of a connection
+    record.info[name] = _identity(file)
 
 
 def _check_files(engine: Engine, file: Path, log: Path, _: object, record: Any, __: object) -> None:  # noqa: ANN401 - as above

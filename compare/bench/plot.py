@@ -52,12 +52,17 @@ def draw(document: BenchDocument) -> Picture:
     subjects = dict.fromkeys(run.subject for run in document.runs)
     colours = {subject: f"C{number}" for number, subject in enumerate(subjects)}
     picture = Picture(figsize=_INCHES, layout="constrained")
-    points = [_points(document, phases, subject, metric) for subject in subjects for metric in _QUANTILES]
-    throughput, *latency, cost = picture.subplots(1, 3 if any(points) else 2)
+    curves = {
+        (subject, metric): points
+        for subject in subjects
+        for metric in _QUANTILES
+        if (points := _points(document, phases, subject, metric))
+    }
+    throughput, *latency, cost = picture.subplots(1, 3 if curves else 2)
     _bars(throughput, document, "throughput", 1.0, colours)
     throughput.set_title(_closed(phases, "sagas/s"))
     for axes in latency:
-        _curves(axes, document, phases, colours)
+        _curves(axes, curves, document, phases, colours)
         axes.set_title("open loop, by orders/s:\nlatency, ms")
     _bars(cost, document, "cpu", 1e6, colours)
     cost.set_title(_closed(phases, "CPU us/saga"))
@@ -91,26 +96,28 @@ def _errors(found: Sequence[Figure], scale: float) -> list[list[float]]:
 
 
 def _curves(
-    axes: Axes, document: BenchDocument, phases: Mapping[str, Phase], colours: Mapping[str, str]
+    axes: Axes,
+    curves: Mapping[tuple[str, str], Sequence[tuple[float, float]]],
+    document: BenchDocument,
+    phases: Mapping[str, Phase],
+    colours: Mapping[str, str],
 ) -> None:
     """Latency over the rate of orders, of each subject; where orders did not end, the curve ends."""
-    for subject, colour in colours.items():
-        for metric, (name, marker, line) in _QUANTILES.items():
-            if points := _points(document, phases, subject, metric):
-                axes.plot(
-                    *zip(*points, strict=True),
-                    line,
-                    marker=marker,
-                    color=colour,
-                    label=f"{subject}, {name}",
-                )
+    for (subject, metric), points in curves.items():
+        name, marker, line = _QUANTILES[metric]
+        axes.plot(
+            *zip(*points, strict=True),
+            line,
+            marker=marker,
+            color=colours[subject],
+            label=f"{subject}, {name}",
+        )
     if queued := _queued(document, phases, colours):
         axes.plot(*zip(*queued, strict=True), "x", color="black", label="saturated")
     axes.set_xlabel("orders/s")
     axes.set_yscale("log")
-    if axes.lines:
-        axes.set_xticks(sorted({phase.rate for phase in phases.values() if phase.rate is not None}))
-        axes.legend(fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=_BELOW)
+    axes.set_xticks(sorted({phase.rate for phase in phases.values() if phase.rate is not None}))
+    axes.legend(fontsize="small", ncols=2, loc="upper center", bbox_to_anchor=_BELOW)
 
 
 def _queued(

@@ -7,7 +7,7 @@ Peers, of which there may be many, have a line each below, with the modes among 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
 from rich.box import ASCII, SIMPLE_HEAD
@@ -96,9 +96,9 @@ class BenchReport:
         """Print all."""
         self._figures = {(one.subject, one.phase, one.metric): one for one in document.figures}
         self._ratios = {(one.phase, one.metric): one.value for one in document.ratios}
-        modes = [one for one in _subjects(document) if limit_of(one) is not None]
+        limits = {one: limit for one in _subjects(document) if (limit := limit_of(one)) is not None}
         for phase in _phases(document.runs):
-            self._console.print(self._side_by_side(document, modes, phase))
+            self._console.print(self._side_by_side(document, limits, phase))
         if document.peers:
             self._console.print(self._in_lines(document))
         if found := list(steps(document.runs)):
@@ -106,24 +106,26 @@ class BenchReport:
         self._remarks(document)
         self._console.print(Text.assemble("All in all: ", self._pen.badge(Verdict(document.verdict))))
 
-    def _side_by_side(self, document: BenchDocument, modes: Sequence[str], phase: Phase) -> Table:
-        beside = ["\n/ ".join(reversed(MODES))] if len(modes) > 1 else []
-        table = self._table("", *modes, *beside)
+    def _side_by_side(self, document: BenchDocument, limits: Mapping[str, str], phase: Phase) -> Table:
+        """One phase, by mode; `limits` has the relay of each."""
+        beside = ["\n/ ".join(reversed(MODES))] if len(limits) > 1 else []
+        table = self._table("", *limits, *beside)
         # Not in a column's head: that would be a wide column, and 80 characters are soon used up.
         table.title, table.title_justify, table.title_style = _title(phase), "left", "bold"
-        limits = [limit_of(mode) or "" for mode in modes]
-        under = {one: pressure(document, phase, one) for one in (*modes, *limits)}
+        under = {one: pressure(document, phase, one) for pair in limits.items() for one in pair}
         saturated = {one for one, found in under.items() if found is not None and found.saturated}
-        if any(under[mode] for mode in modes):
-            table.add_row("rate / closed loop", *(self._pressure(under[mode]) for mode in modes))
+        if any(under[mode] for mode in limits):
+            table.add_row("rate / closed loop", *(self._pressure(under[mode]) for mode in limits))
         for row in _ROWS:
             crowded = saturated if row.queued else set()
-            cells = [self._cell(mode, phase.name, row, crowded) for mode in modes]
+            cells = [self._cell(mode, limit, phase.name, row, crowded) for mode, limit in limits.items()]
             if any(cells):
-                ratio = None if crowded.intersection(modes) else self._ratios.get((phase.name, row.metric))
+                ratio = None if crowded.intersection(limits) else self._ratios.get((phase.name, row.metric))
                 table.add_row(row.label, *(cell or "-" for cell in cells), _times(ratio) if ratio else None)
-        table.add_row("verdict", *(self._verdict(document.runs, mode, phase.name) for mode in modes))
-        table.add_row("  the relay's", *(self._verdict(document.runs, one, phase.name) for one in limits))
+        table.add_row("verdict", *(self._verdict(document.runs, mode, phase.name) for mode in limits))
+        table.add_row(
+            "  the relay's", *(self._verdict(document.runs, one, phase.name) for one in limits.values())
+        )
         return table
 
     def _pressure(self, under: Pressure | None) -> Text:
@@ -132,13 +134,12 @@ class BenchReport:
         share = "-" if under.of_sustained is None else f"{100 * under.of_sustained:.0f} %"
         return self._pen.signed(_SATURATED, f"{share} saturated") if under.saturated else Text(share)
 
-    def _cell(self, mode: str, phase: str, row: _Row, crowded: Collection[str]) -> Text | None:
+    def _cell(self, mode: str, limit: str, phase: str, row: _Row, crowded: Collection[str]) -> Text | None:
         figure = self._figures.get((mode, phase, row.metric))
         if figure is None:
             return None
         sign = _SATURATED if mode in crowded else VERDICTS[Verdict.VALID]
         text = Text.assemble((self._pen.sign(sign), sign.style), " ", _value(figure.value, row.show))
-        limit = limit_of(mode) or ""
         relay = self._figures.get((limit, phase, row.metric))
         share = figure.share_of_limit
         if relay is not None and share is not None and not {mode, limit}.intersection(crowded):

@@ -18,9 +18,13 @@ def main() -> int:
         print(error, file=sys.stderr)
         return EX_USAGE
     for name, peer in PEERS.items():
-        why_not = peer.missing() or peer.unfit(with_server=with_server)
-        found = "" if why_not else ", ".join(f"{one} {version}" for one, version in peer.versions().items())
-        print(f"{name:<16} {why_not or found}")
+        try:
+            found = ", ".join(f"{one} {version}" for one, version in peer.versions().items())
+        except ConfigurationError as error:
+            told = str(error)
+        else:
+            told = peer.unfit(with_server=with_server) or found
+        print(f"{name:<16} {told}")
     return 0
 
 

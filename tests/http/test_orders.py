@@ -13,13 +13,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event
-from sqlalchemy.engine.interfaces import DBAPIConnection, DBAPICursor
+from sqlalchemy.engine.interfaces import DBAPICursor
 from sqlalchemy.exc import SQLAlchemyError
 
 import common.runner
 from common.domain.order import OrderStatus
 from common.http.app import create_app
 from common.http.new_order import NewOrder
+from tests.databases import each_connection
 from tests.http.conftest import OrderService, ServedMode, client_of
 from tests.running import until
 
@@ -271,7 +272,6 @@ def database_lost_after_commit(service: OrderService, monkeypatch: pytest.Monkey
     """A database that fails at every statement once a transaction that took an order on is committed."""
     core = service.runner.core
     engine, submit = core.database.engine, core.submit
-    connect = engine.dialect.connect
     connections: list[Any] = []
     lost = False
 
@@ -279,12 +279,10 @@ def database_lost_after_commit(service: OrderService, monkeypatch: pytest.Monkey
         ends = action == sqlite3.SQLITE_TRANSACTION and what != "BEGIN"
         return sqlite3.SQLITE_OK if ends else sqlite3.SQLITE_DENY
 
-    def supervised(*arguments: Any, **options: Any) -> DBAPIConnection:  # noqa: ANN401 - passed on as they are
-        connection = connect(*arguments, **options)
+    def supervise(connection: Any) -> None:  # noqa: ANN401 - a DBAPI connection is untyped
         connections.append(connection)
         if lost:
             connection.set_authorizer(forbid)
-        return connection
 
     def lose(_: Connection) -> None:
         nonlocal lost
@@ -298,16 +296,12 @@ def database_lost_after_commit(service: OrderService, monkeypatch: pytest.Monkey
         event.listen(transaction, "commit", lose)
         return told
 
-    with monkeypatch.context() as patched:
+    with monkeypatch.context() as patched, each_connection(engine, supervise):
         patched.setattr(core, "submit", submit_and_lose)
-        # Not by a listener of the engine: to add one while another thread connects is an error there.
-        patched.setattr(engine.dialect, "connect", supervised)
-        engine.dispose()
         yield
         assert lost
         with pytest.raises(SQLAlchemyError, match="not authorized"):
             service.counts()
-    engine.dispose()
 
 
 @pytest.mark.parametrize("more", [{}, {"Idempotency-Key": "k"}, {"Idempotency-Key": "k", "Prefer": "wait=1"}])
